@@ -1,0 +1,372 @@
+"""The seams of a node: what each part may expect of the others, as abstract classes whose docstrings are the contracts.
+
+A contract here has a checker in `node.testing`, and every implementation runs through it, the doubles included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from protocol import Artifact, Fact, Frame, PeerAdvert, PeerId, Task, TaskId, TaskRecord
+
+
+class Clock(ABC):
+    """Tells the time. Nothing in a node asks the system directly, so a test can own it."""
+
+    @abstractmethod
+    def now(self) -> int:
+        """Return milliseconds since the epoch; never less than an earlier answer of the same clock."""
+
+
+class Change(NamedTuple):
+    """One step in the life of a task: a fact, and the record after it."""
+
+    record: TaskRecord
+    fact: Fact
+
+
+Committed = Callable[[Sequence[Change]], None]
+
+
+class Store(ABC):
+    """Keeps records and their facts. Dumb: no policy, no clock, no decision.
+
+    `append` only takes a change in, so that the writer of the map never waits; the store says when changes are safe by
+    calling `committed` with them: in the order of `append`, on the event loop, each exactly once. A store that needs no time
+    may call it from within `append`.
+    """
+
+    @abstractmethod
+    def running(self, committed: Committed) -> AbstractAsyncContextManager[None]:
+        """Be open for the length of the context; on leaving, everything appended is committed first.
+
+        Raises:
+            PeertaskError: code STORE_FAILED, when the store cannot be opened; says which file or address, and why.
+        """
+
+    @abstractmethod
+    def append(self, change: Change) -> None:
+        """Take a change in: the record replaces the one with a `seq` one less, and a first record has `seq` 1.
+
+        Raises:
+            PeertaskError: code CONFLICT, when the store holds another `seq` for the task; nothing is taken in.
+        """
+
+    @abstractmethod
+    def load(self) -> AsyncIterator[TaskRecord]:
+        """Yield every record that is kept, the oldest `created_at` first."""
+
+    @abstractmethod
+    def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+        """Yield the facts of a task that are kept, in order, whose number is greater than `after_seq`."""
+
+    @abstractmethod
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Drop the records and facts of these tasks, if they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an executor returns.
+
+    Attributes:
+        text: the result.
+        artifacts: named output beside it.
+        duration_ms: how long it took, when the executor knows better than the caller (a remote one does).
+    """
+
+    text: str
+    artifacts: tuple[Artifact, ...] = ()
+    duration_ms: int | None = None
+
+
+class Execution(ABC):
+    """One attempt at a task, as its executor sees it.
+
+    Attributes:
+        task: what to do.
+        attempt: which attempt this is, from 1.
+        holder: the peer that carries it out.
+    """
+
+    task: Task
+    attempt: int
+    holder: PeerId
+
+    @abstractmethod
+    def remaining_ms(self) -> int | None:
+        """Return how long the requester still cares, in milliseconds, 0 at the least; None for as long as it takes."""
+
+    @abstractmethod
+    def started(self) -> None:
+        """Tell that the execution has begun; without effect when that is known. Never blocks."""
+
+    @abstractmethod
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell how far the execution is, 0 to 1. Never blocks; an execution that is over ignores it."""
+
+
+class Executor(ABC):
+    """Carries tasks of one kind out.
+
+    Attributes:
+        kind: the name that tasks ask for.
+        slots: how many it carries out at once.
+        safe: whether any authenticated peer may use it; otherwise the operator lists the peers that may.
+        starts_itself: whether it calls `Execution.started`; otherwise the dispatcher does, before `execute`.
+    """
+
+    kind: str
+    slots: int
+    safe: bool = False
+    starts_itself: bool = False
+
+    @abstractmethod
+    async def execute(self, execution: Execution) -> Output:
+        """Carry a task out and return what came of it.
+
+        Cancellation means stop: whatever was started for the task (threads that can be told, processes and their groups,
+        requests) is gone when this ends. A result that was there first may be returned in spite of it.
+
+        Raises:
+            PeertaskError: its code decides what happens next: BUSY, DRAINING, PEER_UNREACHABLE, PEER_LOST and LEASE_LOST
+                release the task for another attempt; other codes fail it, or spend one of its retries when retryable.
+            Exception: anything else fails the task with EXECUTION_FAILED and the message, without the traceback.
+        """
+
+
+class Channel(ABC):
+    """An open session with one authenticated peer.
+
+    Attributes:
+        peer_id: who is at the other end, as proven by the handshake.
+        advert: what the peer last said about itself; None for a simple client that sent no Hello.
+        in_flight: how many tasks the peer takes from this node at once.
+        local_in_flight: how many tasks this node takes from the peer at once.
+    """
+
+    peer_id: PeerId
+    advert: PeerAdvert | None
+    in_flight: int
+    local_in_flight: int
+
+    @abstractmethod
+    def send(self, frame: Frame) -> None:
+        """Queue a frame; frames of one size class arrive in the order of sending. Never blocks.
+
+        Raises:
+            PeertaskError: code PEER_LOST when the session is over, BUSY when the queue is full (only for Submit).
+            TooLarge: the frame exceeds what the peer takes; the session goes on.
+            LocalProtocolError: the conversation does not allow the frame; the session goes on.
+        """
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether the session is over; nothing is received after that."""
+
+
+class ChannelHandler(ABC):
+    """Takes what channels bring. All methods are called on the event loop, must be quick, and must not raise."""
+
+    def opened(self, channel: Channel) -> None:
+        """A session with a peer is open; `Network.channel` finds it."""
+
+    @abstractmethod
+    def received(self, channel: Channel, frame: Frame) -> None:
+        """A frame came that the conversation allows; frames come in the order of sending."""
+
+    @abstractmethod
+    def closed(self, channel: Channel, reason: str) -> None:
+        """The session is over, for a reason in words; called once for each `opened`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What a node knows about another.
+
+    Attributes:
+        peer_id: who it is.
+        connected: whether a session is open.
+        addresses: where it can be dialled, with ``/p2p/ID``.
+        advert: what it last said about itself.
+        latency_ms: round trip of the last heartbeat; None before the first.
+        last_error: why the last dial or session failed, in words; empty when none did.
+        agent: its program and version.
+    """
+
+    peer_id: PeerId
+    connected: bool
+    addresses: tuple[str, ...] = ()
+    advert: PeerAdvert | None = None
+    latency_ms: float | None = None
+    last_error: str = ""
+    agent: str = ""
+
+
+class Network(ABC):
+    """Sessions with peers.
+
+    Attributes:
+        peer_id: who this node is.
+    """
+
+    peer_id: PeerId
+
+    @abstractmethod
+    def running(self, worker: ChannelHandler, requester: ChannelHandler) -> AbstractAsyncContextManager[None]:
+        """Listen and keep sessions for the length of the context; on leaving, every session ends with Bye.
+
+        Args:
+            worker: gets what peers ask of this node: Submit, Attach, Cancel.
+            requester: gets what peers answer to this node: Accept, Reject, Progress, Result.
+        """
+
+    @property
+    @abstractmethod
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node can be dialled, with ``/p2p/ID``."""
+
+    @abstractmethod
+    async def connect(self, address: str) -> PeerId:
+        """Open a session with the peer at an address, or return at once when there is one; it is kept up from then on.
+
+        Args:
+            address: a multiaddr with ``/p2p/ID``, or the id of a peer that is known.
+
+        Raises:
+            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE, WRONG_PEER or INCOMPATIBLE_VERSION, in words.
+        """
+
+    @abstractmethod
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """End the session with a peer, if there is one, and do not dial it again by itself."""
+
+    @abstractmethod
+    def keep(self, address: str) -> PeerId:
+        """Dial the peer at an address, now and whenever its session is lost, with back-off; does not wait, and never fails
+        because the peer is away.
+
+        Raises:
+            PeertaskError: code INVALID_ADDRESS.
+        """
+
+    @abstractmethod
+    def channel(self, peer_id: PeerId) -> Channel | None:
+        """Return the open session with a peer."""
+
+    @abstractmethod
+    def channels(self) -> Sequence[Channel]:
+        """Return all open sessions."""
+
+    @abstractmethod
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return every peer that is known, the connected ones first."""
+
+
+class Discovery(ABC):
+    """Finds addresses of peers."""
+
+    @abstractmethod
+    def addresses(self) -> AsyncIterator[str]:
+        """Yield addresses with ``/p2p/ID`` as they are found, until cancelled; the same one may come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which records to list; None leaves a field open.
+
+    Attributes:
+        statuses: any of these.
+        project: this one.
+        requester: asked by this peer.
+        session_id: of this conversation.
+        limit: at most so many, the newest first.
+    """
+
+    statuses: frozenset[str] | None = None
+    project: str | None = None
+    requester: PeerId | None = None
+    session_id: str | None = None
+    limit: int | None = None
+
+    def matches(self, record: TaskRecord) -> bool:
+        """Whether a record is one of those asked for; `limit` plays no part."""
+        return (
+            (self.statuses is None or record.status in self.statuses)
+            and (self.project is None or record.task.project == self.project)
+            and (self.requester is None or record.requester == self.requester)
+            and (self.session_id is None or record.task.session_id == self.session_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """Stands in a watch for facts that the watcher was too slow to take, or that are no longer kept.
+
+    Attributes:
+        missed: how many facts are missing here.
+    """
+
+    missed: int
+
+
+class TaskService(ABC):
+    """What gateways ask of a node."""
+
+    @abstractmethod
+    def submit(
+        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None
+    ) -> TaskRecord:
+        """Take a task in, or return the record of the task that has this UUID already.
+
+        The caller may tell others that the task is accepted only when the feed has published a fact of it.
+
+        Args:
+            task: what to do.
+            requester: the authenticated peer that asks.
+            target: who shall do it; None when the node may choose.
+            deadline: when the requester stops caring, in milliseconds since the epoch.
+
+        Raises:
+            PeertaskError: code BUSY with `retry_after_ms` when the queue is full; DRAINING when the node is stopping;
+                CONFLICT when the UUID belongs to another task or requester.
+        """
+
+    @abstractmethod
+    def get_task(self, task_id: TaskId) -> TaskRecord:
+        """Return the record of a task.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+
+    @abstractmethod
+    def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
+        """Return the records that match, the newest first."""
+
+    @abstractmethod
+    def cancel_task(self, task_id: TaskId) -> TaskRecord:
+        """Ask for a task to be stopped, and return its record; one that has ended stays as it is.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+
+    @abstractmethod
+    def watch(
+        self, task_id: TaskId | None = None, after_seq: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change | Lagged]]:
+        """Watch the facts of one task, ending with its last, or of all tasks, without end.
+
+        Args:
+            task_id: which task; None for all.
+            after_seq: the last fact that the watcher knows; what is kept of the later ones comes first.
+
+        Raises:
+            TaskNotFound: the node does not know the task.
+        """

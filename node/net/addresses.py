@@ -1,0 +1,112 @@
+"""Multiaddresses that a node can dial or listen on: /ip4, /ip6 or /dns, then /tcp, optionally /ws, optionally /p2p."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from multiaddr import Multiaddr
+
+from node.net.errors import InvalidAddress
+
+_HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
+_SHAPES = {("tcp",): False, ("tcp", "ws"): True}
+
+_EXAMPLES = "An address looks like /ip4/192.0.2.7/tcp/4001 or /dns4/node.example/tcp/4002/ws, with /p2p/<peer id> at its end"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a peer is reached.
+
+    Attributes:
+        kind: what `host` is: ip4, ip6, dns, dns4 or dns6.
+        host: an IP address or a name.
+        port: a TCP port; 0 lets the operating system choose one (listening only).
+        websocket: whether WebSocket lies between TCP and libp2p.
+        peer_id: who is expected there, in base58; empty when the address does not say.
+    """
+
+    kind: str
+    host: str
+    port: int
+    websocket: bool = False
+    peer_id: str = ""
+
+    def __str__(self) -> str:
+        suffix = f"/p2p/{self.peer_id}" if self.peer_id else ""
+        return f"/{self.kind}/{self.host}/tcp/{self.port}{'/ws' if self.websocket else ''}{suffix}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read an address.
+
+    Raises:
+        InvalidAddress: it is malformed, or of a transport that a node does not speak.
+    """
+    try:
+        address = Multiaddr(text)
+    except ValueError as error:
+        raise InvalidAddress(f"{text!r} is not a multiaddress: {error}", remedy=_EXAMPLES) from error
+    names = [protocol.name for protocol in address.protocols()]
+    peer_id = str(address.value_for_protocol(names.pop())) if names[-1:] == ["p2p"] else ""
+    websocket = _SHAPES.get(tuple(names[1:]))
+    if names[:1] == [] or names[0] not in _HOST_KINDS or websocket is None:
+        raise InvalidAddress(f"{text!r} is not of a transport that a node speaks (TCP, WebSocket)", remedy=_EXAMPLES)
+    host = str(address.value_for_protocol(names[0]))
+    return Endpoint(names[0], host, int(address.value_for_protocol("tcp")), websocket, peer_id)
+
+
+def parse_peer_id(text: str) -> str:
+    """Read a peer id, in base58 or as a CID, and return it in base58.
+
+    Raises:
+        InvalidAddress: it is malformed.
+    """
+    try:
+        return str(Multiaddr(f"/p2p/{text}").value_for_protocol("p2p"))
+    except ValueError as error:
+        remedy = "A peer id looks like 12D3KooW… and has 52 characters; `peertask id` prints that of a node"
+        raise InvalidAddress(f"{text!r} is not a peer id", remedy=remedy) from error
+
+
+def dialable_endpoints(addresses: Sequence[str]) -> tuple[Endpoint, ...]:
+    """Read the addresses of a peer, each once, in the given order.
+
+    Raises:
+        InvalidAddress: one of them is malformed, has port 0, or there is none.
+    """
+    endpoints = tuple(dict.fromkeys(parse_endpoint(text) for text in addresses))
+    if not endpoints:
+        raise InvalidAddress("there is no address to dial", remedy=_EXAMPLES)
+    for endpoint in endpoints:
+        if endpoint.port == 0:
+            raise InvalidAddress(f"{endpoint} has port 0, which nobody can dial", remedy=_EXAMPLES)
+    return endpoints
+
+
+def listening_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
+    """Read the addresses that a node shall listen on.
+
+    Raises:
+        InvalidAddress: one is malformed, is a name, names a peer, or two of them want the same port.
+    """
+    endpoints = tuple(parse_endpoint(text) for text in addresses)
+    for endpoint in endpoints:
+        if endpoint.peer_id or endpoint.kind not in {"ip4", "ip6"}:
+            raise InvalidAddress(
+                f"{endpoint} cannot be listened on: only an IP address of this machine, without /p2p, can",
+                remedy="Use /ip4/0.0.0.0/tcp/4001 for every IPv4 interface, /ip4/127.0.0.1/tcp/0 for this machine only",
+            )
+    _refuse_shared_ports(endpoints)
+    return endpoints
+
+
+def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:
+    # libp2p would tell TCP from WebSocket by the first three bytes, and breaks connections whose first packet is shorter.
+    taken: dict[tuple[str, int], Endpoint] = {}
+    for endpoint in endpoints:
+        other = taken.setdefault((endpoint.host, endpoint.port), endpoint) if endpoint.port else endpoint
+        if other is not endpoint:
+            raise InvalidAddress(
+                f"{endpoint} and {other} want the same port",
+                remedy="Give WebSocket a port of its own, for example the next one, or port 0 for a free one",
+            )

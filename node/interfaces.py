@@ -156,7 +156,7 @@ class Channel(ABC):
 
     @abstractmethod
     def send(self, frame: Frame) -> None:
-        """Queue a frame; frames of one size class arrive in the order of sending. Never blocks.
+        """Queue a frame; the frames about one task arrive in the order of sending. Never blocks.
 
         Raises:
             PeertaskError: code PEER_LOST when the session is over, BUSY when the queue is full (only for Submit).
@@ -218,12 +218,15 @@ class Network(ABC):
     peer_id: PeerId
 
     @abstractmethod
-    def running(self, worker: ChannelHandler, requester: ChannelHandler) -> AbstractAsyncContextManager[None]:
+    def running(
+        self, worker: ChannelHandler, requester: ChannelHandler, advert: Callable[[PeerId], PeerAdvert]
+    ) -> AbstractAsyncContextManager[None]:
         """Listen and keep sessions for the length of the context; on leaving, every session ends with Bye.
 
         Args:
             worker: gets what peers ask of this node: Submit, Attach, Cancel.
             requester: gets what peers answer to this node: Accept, Reject, Progress, Result.
+            advert: what to tell a peer about this node; asked for each Hello, and for the load of each Heartbeat.
         """
 
     @property
@@ -262,6 +265,14 @@ class Network(ABC):
     @abstractmethod
     def channels(self) -> Sequence[Channel]:
         """Return all open sessions."""
+
+    @abstractmethod
+    def announce(self) -> None:
+        """Tell every connected peer what this node offers now."""
+
+    @abstractmethod
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `channels`, or an advert of one of them, has changed; it must be quick and not raise."""
 
     @abstractmethod
     def peers(self) -> Sequence[PeerInfo]:
@@ -336,6 +347,10 @@ class TaskService(ABC):
             PeertaskError: code BUSY with `retry_after_ms` when the queue is full; DRAINING when the node is stopping;
                 CONFLICT when the UUID belongs to another task or requester.
         """
+
+    @abstractmethod
+    def find_task(self, task_id: TaskId) -> TaskRecord | None:
+        """Return the record of a task as it is saved; None when the node does not know it."""
 
     @abstractmethod
     def get_task(self, task_id: TaskId) -> TaskRecord:

@@ -1,8 +1,8 @@
 """Which frame may follow which, for both roles, as a table.
 
-Two conversations run over a stream. The *session* has one state for each direction: nothing, greeted, or ended. Each *task*
-has a state at either end, and a role: whoever submits or attaches is its requester, the other its worker. The table does not
-know which of the two this node is: the same law judges what is sent and what is received.
+Two conversations run over a stream. The *session* has one state for each direction: nothing, greeted, or ended. Each
+*task* has a state at either end, and a role: whoever submits or attaches is its requester, the other its worker. The table
+does not know which of the two this node is: the same law judges what is sent and what is received.
 
 ::
 
@@ -13,13 +13,15 @@ know which of the two this node is: the same law judges what is sent and what is
     running ◄── Progress* · Result ── idle        running ── Progress* · Result ──► idle
     waiting, running ── Cancel ──► cancelling     … and the Result, or the Reject, still comes
 
-A Cancel may cross the Result on the wire: the worker is idle again when it comes, and takes it without an answer. Frames of
-one stream stay in order, so that is the only crossing.
+A Cancel may cross the Result on the wire: the worker is idle again when it comes. So a Cancel is allowed when idle, at
+both ends, and has no answer then; it also stops a task of an earlier session. Frames of one stream stay in order, so that
+is the only crossing.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import (
@@ -35,7 +37,6 @@ from protocol.frames import (
     Progress,
     Reject,
     Result,
-    SessionFrame,
     Submit,
     TaskFrame,
 )
@@ -68,7 +69,7 @@ class SessionState(StrEnum):
 
 _IDLE, _WAITING, _RUNNING, _CANCELLING = TaskState.IDLE, TaskState.WAITING, TaskState.RUNNING, TaskState.CANCELLING
 
-SPOKEN_BY: dict[type[TaskFrame], Role] = {
+SPOKEN_BY: dict[type[Frame], Role] = {
     Submit: Role.REQUESTER,
     Attach: Role.REQUESTER,
     Cancel: Role.REQUESTER,
@@ -79,8 +80,12 @@ SPOKEN_BY: dict[type[TaskFrame], Role] = {
 }
 """Who says what: the requester sends and the worker receives the first three, and the other way round."""
 
+_HEARD_BY: dict[type[Frame], Role] = {
+    frame: Role.WORKER if speaker is Role.REQUESTER else Role.REQUESTER for frame, speaker in SPOKEN_BY.items()
+}
+
 _SHARED: dict[TaskState, dict[type[TaskFrame], TaskState]] = {
-    _IDLE: {Submit: _WAITING, Attach: _WAITING},
+    _IDLE: {Submit: _WAITING, Attach: _WAITING, Cancel: _IDLE},
     _WAITING: {Accept: _RUNNING, Reject: _IDLE, Cancel: _CANCELLING},
     _RUNNING: {Progress: _RUNNING, Result: _IDLE, Cancel: _CANCELLING},
     _CANCELLING: {Accept: _CANCELLING, Reject: _IDLE, Progress: _CANCELLING, Result: _IDLE},
@@ -88,7 +93,7 @@ _SHARED: dict[TaskState, dict[type[TaskFrame], TaskState]] = {
 
 TASK_TABLE: dict[Role, dict[TaskState, dict[type[TaskFrame], TaskState]]] = {
     Role.REQUESTER: _SHARED,
-    Role.WORKER: {**_SHARED, _IDLE: {**_SHARED[_IDLE], Cancel: _IDLE}},
+    Role.WORKER: _SHARED,
 }
 
 SESSION_TABLE: dict[SessionState, dict[type[Frame], SessionState]] = {
@@ -124,7 +129,7 @@ class Conversation:
         after = SESSION_TABLE[self._sent].get(type(frame))
         if after is None:
             raise LocalProtocolError(f"this node may not send {_name(frame)}: its side of the session is {self._sent}")
-        role = SPOKEN_BY.get(type(frame))  # type: ignore[arg-type]
+        role = SPOKEN_BY.get(type(frame))
         if role is not None and not self._advance(role, frame):
             raise LocalProtocolError(f"this node may not send {self._explain(role, frame)}")
         self._sent = after
@@ -138,9 +143,9 @@ class Conversation:
         after = SESSION_TABLE[self._received].get(type(frame))
         if after is None:
             raise RemoteProtocolError(f"{_name(frame)} came when the peer's side of the session was {self._received}")
-        speaker = SPOKEN_BY.get(type(frame))  # type: ignore[arg-type]
-        if speaker is not None and not self._advance(_OTHER[speaker], frame):
-            raise RemoteProtocolError(f"the peer sent {self._explain(_OTHER[speaker], frame)}")
+        role = _HEARD_BY.get(type(frame))
+        if role is not None and not self._advance(role, frame):
+            raise RemoteProtocolError(f"the peer sent {self._explain(role, frame)}")
         self._received = after
 
     def state(self, role: Role, task_id: TaskId) -> TaskState:
@@ -151,7 +156,7 @@ class Conversation:
         """Return the tasks that are not idle at this end in the given role."""
         return list(self._tasks[role])
 
-    def _advance(self, role: Role, frame: TaskFrame) -> bool:
+    def _advance(self, role: Role, frame: Any) -> bool:
         tasks, task_id = self._tasks[role], frame.task_id
         after = TASK_TABLE[role][tasks.get(task_id, _IDLE)].get(type(frame))
         if after is None:
@@ -162,12 +167,9 @@ class Conversation:
             tasks[task_id] = after
         return True
 
-    def _explain(self, role: Role, frame: TaskFrame) -> str:
+    def _explain(self, role: Role, frame: Any) -> str:
         return f"{_name(frame)} for task {frame.task_id}, whose {role} is {self.state(role, frame.task_id)}"
 
 
-_OTHER = {Role.REQUESTER: Role.WORKER, Role.WORKER: Role.REQUESTER}
-
-
-def _name(frame: Frame | SessionFrame) -> str:
+def _name(frame: Frame) -> str:
     return type(frame).__name__

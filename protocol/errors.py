@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+# As much of a wrong value as a message shows: enough to recognise it.
+_MAX_SHOWN_CHARS = 80
+
 
 class Fault(StrEnum):
     """Who can put an error right."""
@@ -138,6 +141,15 @@ class PeertaskError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+def abbreviate(value: object) -> str:
+    """Return a wrong value as a message shows it: short, escaped, and made without work in proportion to its size."""
+    if isinstance(value, str | bytes) and len(value) > _MAX_SHOWN_CHARS:
+        return f"{value[:_MAX_SHOWN_CHARS]!r}…"
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)
 
 
 class InvalidTask(PeertaskError):

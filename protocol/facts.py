@@ -1,7 +1,7 @@
 """What happened to a task, in the past tense: one vocabulary for transitions, the audit log and events.
 
-Facts are named tuples, because a busy node makes some hundred thousand of them a second. Times are in milliseconds since the
-epoch, on the clock of the node that recorded the fact.
+Facts are named tuples, because a busy node makes some hundred thousand of them a second. Times are in milliseconds
+since the epoch, on the clock of the node that recorded the fact.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Failed(NamedTuple):
 class Released(NamedTuple):
     """The holder gave the task up, or was lost; the task waits for another attempt.
 
-    `reason` decides which counter grows: a lost lease or a lost peer is not a failure, and a peer that was busy is neither.
+    `reason` decides which counter grows: a lost lease or a lost peer is not a failure, and a busy peer is neither.
     """
 
     task_id: TaskId
@@ -133,6 +133,7 @@ def fact_from_dict(shape: JsonObject) -> Fact:
 
     Raises:
         KeyError: the name of the fact is unknown, or a field is missing.
+        ValueError: the reason of a release is unknown.
         InvalidTask: the task, the result or the failure in it is malformed.
     """
     cls = FACT_TYPES[shape["fact"]]

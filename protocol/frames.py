@@ -44,9 +44,14 @@ MAX_IN_FLIGHT: Final = 256
 # Versions that a Hello may offer, and their length.
 _MAX_VERSIONS = 16
 _MAX_SLOTS = 1_000_000
+_MAX_INSTANCE_CHARS = 64
+# A host has a handful of interfaces and transports.
+MAX_ADDRESSES: Final = 16
+_MAX_ADDRESS_CHARS = 512
 _MAX_FRAME_LIMIT = 64 * 1024 * 1024
 
 Seq = Annotated[int, Field(ge=0, strict=True)]
+Address = Annotated[str, Field(max_length=_MAX_ADDRESS_CHARS, strict=True)]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS, strict=True)]
 
 
@@ -79,12 +84,16 @@ class Hello:
         agent: the program and its version, for people.
         advert: what the sender offers this peer.
         limits: what the sender takes from this peer.
+        instance: drawn at each start of the sender; tells a restart from a second dial.
+        addresses: where the sender can be dialled.
     """
 
     versions: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_MAX_VERSIONS)] = (PROTOCOL_VERSION,)
     agent: Annotated[str, Field(max_length=MAX_ARTIFACT_NAME_CHARS, strict=True)] = ""
     advert: PeerAdvert = Field(default_factory=PeerAdvert)
     limits: Limits = DEFAULT_LIMITS
+    instance: Annotated[str, Field(max_length=_MAX_INSTANCE_CHARS, strict=True)] = ""
+    addresses: Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +225,8 @@ class Heartbeat:
 
     Attributes:
         load: tasks queued and executing at the sender.
-        ping: echoed as `pong` in the next heartbeat of the other side; milliseconds of the sender's own clock.
-        pong: the last `ping` received; 0 for none.
+        ping: a number that the other side answers at once, in the `pong` of a heartbeat without a ping; 0 asks nothing.
+        pong: the `ping` that this answers; 0 for none.
     """
 
     load: Annotated[int, Field(ge=0, strict=True)] = 0

@@ -3,64 +3,110 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
+
+from protocol.errors import abbreviate
 
 JsonObject = dict[str, Any]
 
 # Deeper nesting is an attack or a mistake; msgpack and JSON readers elsewhere stop between 100 and 1,000.
 MAX_JSON_DEPTH = 64
+# A byte or two on the wire becomes a Python object of 50 to 200 bytes: this many values take some 20 MB. So text may be
+# large, and structure may not; a larger table goes into the prompt as text (one value), or into a file.
+MAX_JSON_VALUES = 200_000
+# As much of a path as an error shows.
+_MAX_PATH_CHARS = 160
 # msgpack carries no larger integers.
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1
 
 
-def check_json_object(value: JsonObject) -> JsonObject:
-    """Return the object when it is lossless in JSON and msgpack.
+def check_json_object(value: Any) -> Any:
+    """Return the object when it is lossless in JSON and msgpack; what is no dict is returned too, for others to judge.
 
     Raises:
         ValueError: says what is wrong with the first value that is not, and where it stands.
     """
-    pending: list[tuple[Any, str, int]] = [(value, "", 0)] if value else []
-    while pending:
-        item, path, depth = pending.pop()
-        if depth > MAX_JSON_DEPTH:
-            raise ValueError(f"at {path[:80]}: nested deeper than {MAX_JSON_DEPTH} levels")
-        pending.extend(_children(item, path, depth + 1))
+    if isinstance(value, dict):
+        _Walk().check(value, MAX_JSON_DEPTH)
     return value
 
 
-def _children(item: Any, path: str, depth: int) -> list[tuple[Any, str, int]]:
-    match item:
-        case dict():
-            return [(child, f"{path}.{_text(key, path)}", depth) for key, child in item.items()]
-        case list():
-            return [(child, f"{path}[{index}]", depth) for index, child in enumerate(item)]
-        case _:
-            _check_scalar(item, path)
-            return []
+class _Misplaced(ValueError):
+    """Something that has no place in a JSON object. Its path is gathered on the way up, so good values pay nothing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.path: list[object] = []
+
+    def __str__(self) -> str:
+        place = "".join(f"[{abbreviate(key)}]" for key in reversed(self.path))
+        return f"at {place[:_MAX_PATH_CHARS]}: {self.args[0]}" if place else str(self.args[0])
 
 
-def _check_scalar(item: Any, path: str) -> None:
-    match item:
-        case None | bool():
-            return
-        case str():
-            _text(item, path)
-        case int() if MIN_INTEGER <= item <= MAX_INTEGER:
-            return
-        case float() if math.isfinite(item):
-            return
-        case int() | float():
-            raise ValueError(f"at {path[:80]}: the number {str(item)[:30]} does not fit JSON and msgpack")
-        case _:
-            raise ValueError(f"at {path[:80]}: a {type(item).__name__} is not a JSON value")
+class _Walk:
+    """One walk over one object."""
+
+    def __init__(self) -> None:
+        self._values_left = MAX_JSON_VALUES
+
+    def check(self, item: Any, levels_left: int) -> None:
+        """Look at a value and at everything in it.
+
+        Raises:
+            _Misplaced: at the first value that JSON or msgpack cannot carry.
+        """
+        if isinstance(item, dict):
+            for key in item:
+                _check_key(key)
+            self._check_children(item.items(), len(item), levels_left)
+        elif isinstance(item, list):
+            self._check_children(enumerate(item), len(item), levels_left)
+        else:
+            _check_scalar(item)
+
+    def _check_children(self, children: Iterable[tuple[object, Any]], count: int, levels_left: int) -> None:
+        self._values_left -= count
+        if self._values_left < 0:
+            raise _Misplaced(f"there are more than {MAX_JSON_VALUES:,} values in all")
+        if levels_left < 0:
+            raise _Misplaced(f"nested deeper than {MAX_JSON_DEPTH} levels")
+        for key, child in children:
+            try:
+                self.check(child, levels_left - 1)
+            except _Misplaced as error:
+                error.path.append(key)
+                raise
 
 
-def _text(item: Any, path: str) -> str:
-    if not isinstance(item, str):
-        raise ValueError(f"at {path[:80]}: the key {item!r:.40} is not text")
+def _check_scalar(item: Any) -> None:
+    if isinstance(item, str):
+        _check_text(item)
+    elif isinstance(item, bool) or item is None:
+        return
+    elif isinstance(item, int | float):
+        _check_number(item)
+    else:
+        raise _Misplaced(f"a {type(item).__name__} is not a JSON value")
+
+
+def _check_number(item: float) -> None:
+    fits = MIN_INTEGER <= item <= MAX_INTEGER if isinstance(item, int) else math.isfinite(item)
+    if not fits:
+        raise _Misplaced(f"the number {str(item)[:30]} does not fit JSON and msgpack")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise _Misplaced(f"the key {abbreviate(key)} is not text")
+    _check_text(key)
+
+
+def _check_text(text: str) -> None:
+    if text.isascii():
+        return
     try:
-        item.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"at {path[:80]}: text holds a lone surrogate, which UTF-8 cannot carry") from None
-    return item
+        raise _Misplaced("text holds a lone surrogate, which UTF-8 cannot carry") from None

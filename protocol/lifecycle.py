@@ -4,8 +4,8 @@
 empty. `advance` judges a fact by the table and by the attempt that it belongs to, and returns the next record; it never
 changes the one it was given, so whoever holds a record holds a moment of the task.
 
-The attempt is a fencing token: a claim makes the next one, and a fact of an older one is refused as `StaleAttempt`, so a
-worker that was presumed dead and wakes up cannot overwrite what has happened since.
+The attempt is a fencing token: a claim makes the next one, and a fact of an older one is refused as `StaleAttempt`, so
+a worker that was presumed dead and wakes up cannot overwrite what has happened since.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ LOST_REASONS = frozenset({ErrorCode.LEASE_LOST, ErrorCode.PEER_LOST})
 UNSTARTED_REASONS = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.PEER_UNREACHABLE})
 """Nothing was tried: these count as nothing."""
 
+_NO_FAILURES = LOST_REASONS | UNSTARTED_REASONS
+
 
 def begin(fact: Submitted) -> TaskRecord:
     """Return the first record of a task: pending, with `seq` 1."""
@@ -86,17 +88,13 @@ def advance(record: TaskRecord, fact: Transition) -> TaskRecord:
 
 
 def _check_attempt(record: TaskRecord, fact: Transition) -> None:
-    if isinstance(fact, CancelRequested | Cancelled):
+    if isinstance(fact, (CancelRequested, Cancelled)):
         return
-    expected = record.attempt + (type(fact) is Claimed)
-    if fact.attempt < expected:
-        raise StaleAttempt(
-            f"task {record.id}: {type(fact).__name__} belongs to attempt {fact.attempt}, but attempt {expected} is next"
-            if type(fact) is Claimed
-            else f"task {record.id}: {type(fact).__name__} belongs to attempt {fact.attempt}, but attempt {expected} holds it"
-        )
-    if fact.attempt > expected:
-        raise IllegalTransition(f"task {record.id}: attempt {fact.attempt} was never claimed; the last is {expected}")
+    expected = record.attempt + isinstance(fact, Claimed)
+    if fact.attempt == expected:
+        return
+    text = f"task {record.id}: {type(fact).__name__} belongs to attempt {fact.attempt}, but {expected} is expected"
+    raise StaleAttempt(text) if fact.attempt < expected else IllegalTransition(text)
 
 
 def _claimed(after: TaskRecord, fact: Claimed) -> None:
@@ -127,7 +125,7 @@ def _failed(after: TaskRecord, fact: Failed) -> None:
 
 def _released(after: TaskRecord, fact: Released) -> None:
     after.lost_leases += fact.reason in LOST_REASONS
-    after.failures += fact.reason not in LOST_REASONS | UNSTARTED_REASONS
+    after.failures += fact.reason not in _NO_FAILURES
     after.not_before = fact.not_before
     after.lease_until = 0
 
@@ -154,8 +152,8 @@ _EFFECTS: dict[type[Transition], Callable[[TaskRecord, Any], None]] = {
 
 
 def _copy(record: TaskRecord) -> TaskRecord:
-    # Spelled out, because it is a quarter of the cost of a loop and runs some five times a task; a test compares it with
-    # the slots of the class.
+    # Spelled out, because it is a quarter of the cost of a loop and runs some five times a task; a test compares it
+    # with the slots of the class.
     after = TaskRecord.__new__(TaskRecord)
     after.task = record.task
     after.requester = record.requester

@@ -10,7 +10,10 @@ from protocol.task import PeerId, Task, TaskId
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. Blocked, ready and overdue are not statuses: the plan computes them, so they cannot go stale."""
+    """Where a task stands.
+
+    Blocked, ready and overdue are not statuses: the plan computes them, so they cannot go stale.
+    """
 
     PENDING = "pending"
     CLAIMED = "claimed"
@@ -32,8 +35,8 @@ _TERMINAL = frozenset({TaskStatus.COMPLETE, TaskStatus.FAILED, TaskStatus.CANCEL
 class TaskRecord:
     """A task and all that has come of it so far, at one moment. Never changed once it is published.
 
-    A plain slotted class and not a model: a node keeps up to a million of them and makes several a task, and everything in
-    it was validated at the edge.
+    A plain slotted class and not a model: a node keeps up to a million of them and makes several a task, and everything
+    in it was validated at the edge.
 
     Attributes:
         task: what was asked.
@@ -145,6 +148,7 @@ class TaskRecord:
 
         Raises:
             KeyError: a key is missing.
+            ValueError: the status is unknown.
             InvalidTask: the task, the result or the failure is malformed.
         """
         record = cls.__new__(cls)

@@ -7,20 +7,20 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, NewType, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from protocol.errors import InvalidTask
+from protocol.errors import InvalidTask, abbreviate
 from protocol.json_value import JsonObject, check_json_object
 
-# A readable name, a kind or a project fits in this many characters; longer ones are mistakes, and they are kept in every
-# record.
+# A readable name, a kind or a project fits in this many characters; longer ones are mistakes, and every record keeps
+# them.
 MAX_NAME_CHARS = 128
 # The base58 text of any libp2p key in use is shorter (Ed25519: 52, RSA: 46).
 MAX_PEER_ID_CHARS = 128
 # One task or result in all, as msgpack: larger ones belong in files that the task names.
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
-# Celery and Dask users chain hundreds; more than this is a graph that wants to be split, and each id is kept in the record.
+# Celery and Dask users chain hundreds; more than this is a graph that wants to be split, and the record keeps each id.
 MAX_DEPENDENCIES = 1024
 MAX_PRIORITY = 255
 DEFAULT_PRIORITY = 5
@@ -41,7 +41,7 @@ TaskIdField = Annotated[TaskId, StringConstraints(pattern=UUID4_PATTERN, strict=
 PeerIdField = Annotated[PeerId, StringConstraints(min_length=1, max_length=MAX_PEER_ID_CHARS, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=MAX_NAME_CHARS, strict=True)]
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_TIMESTAMP_MS, strict=True)]
-JsonField = Annotated[JsonObject, AfterValidator(check_json_object)]
+JsonField = Annotated[JsonObject, BeforeValidator(check_json_object), Field(strict=True)]
 
 _UUID4 = re.compile(UUID4_PATTERN)
 
@@ -60,7 +60,7 @@ def parse_task_id(text: str | uuid.UUID) -> TaskId:
     canonical = str(text).strip().lower()
     if not _UUID4.match(canonical):
         raise InvalidTask(
-            f"field id: {str(text)[:80]!r} is not a UUID version 4",
+            f"field id: {abbreviate(str(text))} is not a UUID version 4",
             remedy="Use the form xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx, as `peertask list` prints it",
         )
     return TaskId(canonical)
@@ -80,7 +80,7 @@ class RetryPolicy:
 
     attempts: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     backoff_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 500
-    factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0
+    factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False, strict=True)] = 2.0
     max_backoff_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 30_000
     elsewhere: Annotated[bool, Field(strict=True)] = False
 
@@ -92,8 +92,8 @@ DEFAULT_RETRY = RetryPolicy()
 class Task:
     """What is asked: immutable, and lossless in JSON and msgpack.
 
-    Making one checks every field; `InvalidTask` is raised by `new` and `from_dict`, pydantic's ``ValidationError`` by the
-    plain constructor.
+    Making one checks every field; `InvalidTask` is raised by `new` and `from_dict`, pydantic's ``ValidationError`` by
+    the plain constructor.
 
     Attributes:
         id: the idempotency key of the task on every node.
@@ -152,7 +152,7 @@ class Task:
             InvalidTask: names the first field that is wrong, and its limit.
         """
         try:
-            return _validate(data)  # type: ignore[return-value]
+            return _validate(data)  # type: ignore[no-any-return]
         except ValidationError as error:
             raise InvalidTask(describe_invalid(error)) from None
 
@@ -186,6 +186,4 @@ def describe_invalid(error: ValidationError) -> str:
     """Say in words which field is wrong and why, without repeating a large input."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "the whole value"
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"field {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, but got {shown}"
+    return f"field {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, but got {abbreviate(first['input'])}"

@@ -10,7 +10,9 @@ from node.net.errors import InvalidAddress
 _HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 _SHAPES = {("tcp",): False, ("tcp", "ws"): True}
 
-_EXAMPLES = "An address looks like /ip4/192.0.2.7/tcp/4001 or /dns4/node.example/tcp/4002/ws, with /p2p/<peer id> at its end"
+_EXAMPLES = (
+    "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/<peer id> or /dns4/node.example/tcp/4002/ws/p2p/<peer id>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def listening_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
 
 
 def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:
-    # libp2p would tell TCP from WebSocket by the first three bytes, and breaks connections whose first packet is shorter.
+    # On a shared port libp2p tells TCP from WebSocket by the first packet, and fails when that is less than three bytes.
     taken: dict[tuple[str, int], Endpoint] = {}
     for endpoint in endpoints:
         other = taken.setdefault((endpoint.host, endpoint.port), endpoint) if endpoint.port else endpoint

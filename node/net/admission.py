@@ -38,7 +38,7 @@ CONCURRENT_HANDSHAKES = 256
 """Sockets that have not authenticated yet, in all: at 3 ms each, this is the work of a second."""
 
 STALE_HANDSHAKE_S = 1.0
-"""A handshake takes milliseconds of work and five round trips; one that has lasted longer gives way when room is short."""
+"""A handshake takes milliseconds and five round trips; one that has lasted longer gives way when room is short."""
 
 OUTBOUND_SHARE = 8
 """One in so many connections is kept for peers that this node dials, so that visitors cannot cut it off."""
@@ -66,10 +66,12 @@ class Visit:
     Attributes:
         address: the key that it is counted under (see `address_key`).
         since: when it came, in seconds of the caller's clock.
+        displaces: the visit that must end so that this one has room; it is in its handshake, and has had its time.
     """
 
     address: str
     since: float
+    displaces: "Visit | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +126,7 @@ class InboundGate:
         account = self._accounts.setdefault(key, self._new_account(host, now))
         account.refill(now)
         reason = self._objection(account, now)
-        return Refusal(key, reason) if reason else self._admit(Visit(key, now), account)
-
-    def stale_handshake(self, now: float) -> Visit | None:
-        """The oldest handshake, when there is no room for another one and it has had its time; else None."""
-        if len(self._handshakes) < self.limits.handshakes:
-            return None
-        oldest = next(iter(self._handshakes))
-        return oldest if now - oldest.since >= STALE_HANDSHAKE_S else None
+        return Refusal(key, reason) if reason else self._admit(Visit(key, now, self._stale_handshake(now)), account)
 
     def authenticated(self, visit: Visit) -> None:
         """The handshake of a visit is done."""
@@ -146,10 +141,18 @@ class InboundGate:
     def __len__(self) -> int:
         return len(self._visits)
 
+    def _stale_handshake(self, now: float) -> Visit | None:
+        if len(self._handshakes) < self.limits.handshakes:
+            return None
+        oldest = next(iter(self._handshakes))
+        return oldest if now - oldest.since >= STALE_HANDSHAKE_S else None
+
     def _admit(self, visit: Visit, account: _Account) -> Visit:
         account.allowance -= 1
         account.connections += 1
         self._visits.add(visit)
+        if visit.displaces:
+            self._handshakes.pop(visit.displaces, None)
         self._handshakes[visit] = None
         return visit
 
@@ -161,7 +164,7 @@ class InboundGate:
             return f"already {limits.connections} connections from one address"
         if len(self._visits) >= self.capacity:
             return f"the node has all of its {self.capacity} inbound connections"
-        if len(self._handshakes) >= self.limits.handshakes and not self.stale_handshake(now):
+        if len(self._handshakes) >= self.limits.handshakes and not self._stale_handshake(now):
             return f"already {self.limits.handshakes} handshakes under way"
         return ""
 

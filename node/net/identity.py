@@ -20,8 +20,8 @@ _MAX_KEY_BYTES: Final = 1024  # an Ed25519 key takes 68; anything much longer is
 def load_or_create_identity(folder: Path) -> KeyPair:
     """The identity of the node whose data is in `folder`; made when there is none yet.
 
-    The folder is created, or closed to everybody else (0700); the key file is 0600 and appears whole or not at all, also
-    when two processes start at once: both then get the same key.
+    The folder is created, or closed to everybody else (0700); the key file is 0600 and appears whole or not at all,
+    also when two processes start at once: both then get the same key.
 
     Raises:
         UnusableIdentity: others can read the key or replace it, or it is not a key of this kind.
@@ -80,7 +80,7 @@ def _load(path: Path) -> KeyPair:
     status = path.stat()
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UnusableIdentity(
-            f"the key file {path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o}), who may have copied it",
+            f"the key file {path} (mode {stat.S_IMODE(status.st_mode):04o}) is open to others, who may have copied it",
             remedy=f"If nobody has: chmod 600 {path}. Otherwise remove it, and the node makes a new identity",
         )
     with path.open("rb") as file:
@@ -101,6 +101,6 @@ def _decode(data: bytes, path: Path) -> KeyPair:
 def _corrupt(path: Path) -> UnusableIdentity:
     return UnusableIdentity(
         f"the key file {path} does not hold an Ed25519 key of libp2p",
-        remedy="Restore it from a backup, or remove it: the node then makes a new identity, and peers that allow the old "
-        "peer id must be told the new one",
+        remedy="Restore it from a backup, or remove it: the node then makes a new identity, and peers that allow the "
+        "old peer id must be told the new one",
     )

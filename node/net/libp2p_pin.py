@@ -8,9 +8,7 @@ from node.net.errors import UnsupportedLibp2p
 LIBP2P_VERSION = "0.8.1"
 """Exactly this one: between two releases libp2p changes more than a hundred files, private names among them."""
 
-_REMEDY = (
-    f'Install the pinned version into the environment that runs peertask: python -m pip install "libp2p=={LIBP2P_VERSION}"'
-)
+_REMEDY = f'Install it into the environment that runs peertask: python -m pip install "libp2p=={LIBP2P_VERSION}"'
 
 
 def require_pinned_libp2p() -> None:
@@ -46,7 +44,7 @@ def require_names(names: Iterable[tuple[object, str]]) -> None:
     Raises:
         UnsupportedLibp2p: at least one is missing, so the installed files are not those of the pinned version.
     """
-    missing = [f"{getattr(owner, '__qualname__', None) or owner!r}.{name}" for owner, name in names if not hasattr(owner, name)]
+    missing = [f"{getattr(owner, '__name__', owner)}.{name}" for owner, name in names if not hasattr(owner, name)]
     if missing:
         raise UnsupportedLibp2p(
             f"libp2p {LIBP2P_VERSION} as installed lacks {', '.join(missing)}: its files were changed", remedy=_REMEDY

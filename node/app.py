@@ -1,0 +1,313 @@
+"""The node, put together: the one module that knows every part, and decides nothing about tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+
+from node.background import open_background
+from node.clock import SystemClock
+from node.config import NodeConfig
+from node.coordination.quotas import Access
+from node.dispatcher import Dispatcher
+from node.executors.callable import CallableExecutor
+from node.executors.echo import EchoExecutor
+from node.executors.mock import MockExecutor
+from node.executors.remote import RemoteExecutor
+from node.feed import Feed
+from node.gateways.p2p import PeerGateway
+from node.interfaces import Change, Executor, Lagged, PeerInfo, TaskFilter
+from node.manager import Capacity, TaskManager, outcome
+from node.mapping import MappedTask, map_prompts
+from node.net.host import HostConfig
+from node.net.identity import load_or_create_identity
+from node.net.network import PeerNetwork
+from node.net.session import Pulse
+from node.stores.memory import MemoryStore
+from node.telemetry import default_to_stdlib_logging, inject_traceparent
+from protocol import (
+    ErrorCode,
+    PeerAdvert,
+    PeerId,
+    PeertaskError,
+    Task,
+    TaskId,
+    TaskRecord,
+    TaskRejected,
+    TaskResult,
+    parse_task_id,
+)
+
+log = structlog.get_logger(__name__)
+
+# Finished tasks are also forgotten as new ones finish; this is for a node that has nothing to do.
+SWEEP_INTERVAL_S = 60.0
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Node:
+    """A running node; `open_node` makes one.
+
+    Attributes:
+        peer_id: who this node is.
+        manager: the map of its tasks.
+        feed: tells what happens to them.
+    """
+
+    def __init__(self, config: NodeConfig, executors: Iterable[Executor] = ()) -> None:
+        self.config = config
+        self.feed = Feed()
+        self._clock = SystemClock()
+        self._executors: dict[str, Executor] = {}
+        key_pair = load_or_create_identity(config.data) if config.data is not None else create_new_key_pair()
+        self._network = PeerNetwork(
+            HostConfig(key_pair=key_pair, listen=config.listen),
+            limits=config.limits,
+            pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
+        )
+        self.peer_id = self._network.peer_id
+        self.manager = TaskManager(
+            MemoryStore(), self._clock, self.feed, own_id=self.peer_id, capacity=_capacity_of(config)
+        )
+        self._remote = RemoteExecutor(self._network)
+        self._gateway = PeerGateway(
+            self.manager,
+            self.feed,
+            self._clock,
+            own_id=self.peer_id,
+            executors=self._executors,
+            access=Access(allow=config.allow, max_in_flight=config.max_in_flight),
+            usage=self.manager.usage,
+        )
+        self._dispatcher = Dispatcher(
+            self.manager,
+            self.feed,
+            self._clock,
+            self._network,
+            self._executors,
+            self._remote,
+            random.Random(),  # noqa: S311 - jitter, not secrets
+        )
+        for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
+            self.register(executor)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.peer_id} executing={self._dispatcher.executing} {self.manager!r}>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run for the length of the context; `open_node` calls this."""
+        async with (
+            self.manager.running(),
+            self._network.running(self._gateway, self._remote, self._advert_for),
+            open_background() as nursery,
+        ):
+            nursery.start_soon(self._dispatcher.run)
+            nursery.start_soon(self._sweep)
+            for address in (*self.config.peers, *self.config.bootstrap):
+                self._network.keep(address)
+            log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
+            yield
+
+    # --- peers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other nodes can dial this one, with ``/p2p/ID``."""
+        return self._network.addresses
+
+    async def connect(self, address: str) -> PeerId:
+        """Open a session with the peer at an address, keep it up from then on, and return who the peer is.
+
+        Raises:
+            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE, WRONG_PEER or INCOMPATIBLE_VERSION, in words.
+        """
+        return await self._network.connect(address)
+
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """End the session with a peer, and do not dial it again."""
+        await self._network.disconnect(peer_id)
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return the peers that this node knows, the connected ones first."""
+        return self._network.peers()
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    async def submit(self, prompt: str, **options: Any) -> TaskResult:
+        """Submit a task, and return its result when it has one.
+
+        Cancelling the call cancels the task; `enqueue` is for tasks that outlive their caller.
+
+        Args:
+            prompt: what to do.
+            options: as those of `enqueue`.
+
+        Raises:
+            TaskFailed: the task failed, was cancelled or was refused; `failure` says why.
+            PeertaskError: as `enqueue` does.
+        """
+        task_id = await self.enqueue(prompt, **options)
+        return await self._result_or_cancel(task_id)
+
+    async def enqueue(
+        self, prompt: str, *, to: str | None = None, timeout: float | None = None, **fields: Any
+    ) -> TaskId:
+        """Submit a task, and return its id at once.
+
+        When this node has all the open tasks that it may have, this waits for room.
+
+        Args:
+            prompt: what to do.
+            to: the peer that is to do it, as an id, or as an address with ``/p2p/ID``, which is dialled first; this node's own
+                id for itself. None lets the node choose: itself, or the connected peer with the least to do.
+            timeout: how long the task may take in all, in seconds; None for as long as it takes.
+            fields: any other field of `Task` by name: ``kind``, ``params``, ``priority``, ``retry``…
+
+        Raises:
+            InvalidTask: names the field that is wrong, and its limit.
+            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE and the like, when `to` is an address; DRAINING when the node
+                is stopping; CONFLICT when the id belongs to another task.
+        """
+        fields["metadata"] = inject_traceparent(fields.get("metadata") or {})
+        task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
+        target = None if to is None else await self._resolve(to)
+        deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)
+        while True:
+            try:
+                return self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline).id
+            except TaskRejected as error:
+                if error.code is not ErrorCode.BUSY:
+                    raise
+                await self.manager.wait_for_room()
+
+    async def result(self, task_id: str) -> TaskResult:
+        """Return the result of a task when it has one; cancelling the call leaves the task alone.
+
+        Raises:
+            TaskFailed: the task failed or was cancelled.
+            TaskNotFound: the node does not know it.
+        """
+        return outcome(await self.manager.wait(parse_task_id(task_id)))
+
+    def map(self, prompts: Iterable[str], *, concurrency: int | None = None, **options: Any) -> AsyncIterator[MappedTask]:
+        """Submit a task for each prompt, and yield how each ended, as they end.
+
+        Args:
+            prompts: what to do; taken as there is room.
+            concurrency: how many tasks are open at once; as many as a peer takes by default.
+            options: as those of `enqueue`, the same for all.
+        """
+
+        async def enqueue(prompt: str) -> TaskId:
+            return await self.enqueue(prompt, **options)
+
+        limit = max(1, concurrency or self.config.max_in_flight)
+        return map_prompts(prompts, enqueue, self.manager, self.feed, concurrency=limit)
+
+    def get_task(self, task_id: str) -> TaskRecord:
+        """Return what this node knows about a task; raises `TaskNotFound`."""
+        return self.manager.get_task(parse_task_id(task_id))
+
+    def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
+        """Return what this node knows about the tasks that match, the newest first."""
+        return self.manager.list_tasks(task_filter)
+
+    def cancel(self, task_id: str) -> TaskRecord:
+        """Ask for a task to be stopped; `result` tells when it has."""
+        return self.manager.cancel_task(parse_task_id(task_id))
+
+    def watch(
+        self, task_id: str | None = None, after_seq: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change | Lagged]]:
+        """Watch the facts of one task, ending with its last, or of all; see `TaskService.watch`."""
+        return self.manager.watch(None if task_id is None else parse_task_id(task_id), after_seq)
+
+    async def _resolve(self, to: str) -> PeerId:
+        if to == self.peer_id:
+            return self.peer_id
+        return await self._network.connect(to) if to.startswith("/") else self._network.keep(to)
+
+    async def _result_or_cancel(self, task_id: TaskId) -> TaskResult:
+        try:
+            return outcome(await self.manager.wait(task_id))
+        except trio.Cancelled:
+            self.manager.cancel_task(task_id)
+            raise
+
+    # --- executors ---------------------------------------------------------------------------------------------------
+
+    def task(self, kind: str, **options: Any) -> Callable[[_Function], _Function]:
+        """Register a function under a kind; a decorator.
+
+        Args:
+            kind: what tasks name.
+            options: as those of `CallableExecutor`.
+        """
+
+        def register(function: _Function) -> _Function:
+            self.register(CallableExecutor(kind, function, **options))
+            return function
+
+        return register
+
+    def register(self, executor: Executor) -> None:
+        """Let an executor carry out the tasks of its kind, instead of the one that did so before."""
+        self._executors[executor.kind] = executor
+        self._dispatcher.wake()
+        self._network.announce()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of tasks that this node carries out, sorted."""
+        return tuple(sorted(self._executors))
+
+    def _advert_for(self, peer_id: PeerId) -> PeerAdvert:
+        slots = max((executor.slots for executor in self._executors.values()), default=0)
+        return PeerAdvert(kinds=self._gateway.kinds_for(peer_id), slots=slots, load=self._dispatcher.local_load)
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Take no new tasks, start none, and return when those that run have ended, or after `drain_s` of the settings."""
+        self.manager.draining = True
+        with trio.move_on_after(self.config.drain_s):
+            await self._dispatcher.drain()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_INTERVAL_S)
+            self.manager.sweep()
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig | None = None, executors: Iterable[Executor] = ()) -> AsyncIterator[Node]:
+    """Run a node for the length of the context.
+
+    Args:
+        config: its settings; by default it listens on loopback and keeps its tasks in memory.
+        executors: what it can do besides ``mock`` and ``echo``.
+
+    Raises:
+        PeertaskError: INVALID_CONFIG when an address or the identity cannot be used; says which, and what to do.
+    """
+    default_to_stdlib_logging()
+    node = Node(config or NodeConfig(), executors)
+    async with node.running():
+        yield node
+
+
+def _capacity_of(config: NodeConfig) -> Capacity:
+    return Capacity(
+        open_tasks=config.max_queued,
+        finished_records=config.retention_records,
+        finished_bytes=config.retention_bytes,
+        finished_ms=config.retention_ms,
+    )

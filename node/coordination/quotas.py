@@ -1,0 +1,93 @@
+"""Whether a peer may have one more task at this node: what it may use, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from protocol import ErrorCode, PeerId, TaskRejected
+
+# As many bytes as eight of the largest tasks; a peer cannot make a node hold more for it at a time.
+MAX_BYTES_PER_PEER = 128 * 1024 * 1024
+# A full window of quick tasks is over in less; a peer that asks again sooner only costs both sides frames.
+RETRY_AFTER_MS = 100
+
+EVERY_KIND = "*"
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one requester has open at a node: tasks accepted and not ended.
+
+    Attributes:
+        tasks: how many.
+        payload_bytes: the size of what was asked, in bytes.
+    """
+
+    tasks: int = 0
+    payload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may use what.
+
+    Attributes:
+        allow: peers by kind; the kind ``*`` stands for every kind.
+        max_in_flight: tasks of one peer that may be open at once.
+        max_bytes: the size of the tasks of one peer that may be open at once, in bytes.
+    """
+
+    allow: Mapping[str, Collection[PeerId]]
+    max_in_flight: int
+    max_bytes: int = MAX_BYTES_PER_PEER
+
+    def permits(self, peer_id: PeerId, kind: str, *, safe: bool) -> bool:
+        """Whether a peer may use a kind; safe kinds are open to every authenticated peer."""
+        return safe or peer_id in self.allow.get(kind, ()) or peer_id in self.allow.get(EVERY_KIND, ())
+
+    def kinds_for(self, peer_id: PeerId, kinds: Mapping[str, bool]) -> tuple[str, ...]:
+        """Return the kinds, given with whether they are safe, that a peer may use, sorted."""
+        return tuple(sorted(kind for kind, safe in kinds.items() if self.permits(peer_id, kind, safe=safe)))
+
+    def check_kind(self, peer_id: PeerId, kind: str, kinds: Mapping[str, bool]) -> None:
+        """Refuse a kind that is not there or not open to the peer.
+
+        Args:
+            peer_id: the authenticated peer that asks.
+            kind: what it asks for.
+            kinds: the kinds that the node has, with whether they are safe.
+
+        Raises:
+            TaskRejected: code NO_EXECUTOR naming the kinds that the peer may use, or FORBIDDEN.
+        """
+        if kind not in kinds:
+            usable = ", ".join(self.kinds_for(peer_id, kinds)) or "none"
+            raise TaskRejected(
+                f"this node has no executor for kind {kind!r}",
+                code=ErrorCode.NO_EXECUTOR,
+                remedy=f"The kinds that you may use here are: {usable}",
+            )
+        if not self.permits(peer_id, kind, safe=kinds[kind]):
+            raise TaskRejected(
+                f"peer {peer_id} may not use kind {kind!r} here",
+                code=ErrorCode.FORBIDDEN,
+                remedy=f"The operator of the node can allow it: peertask node --allow {peer_id}",
+            )
+
+    def check_usage(self, peer_id: PeerId, usage: Usage, size: int) -> None:
+        """Refuse a task for which the peer has no room left.
+
+        Raises:
+            TaskRejected: code BUSY with `retry_after_ms`.
+        """
+        if usage.tasks >= self.max_in_flight:
+            raise _busy(f"peer {peer_id} has {usage.tasks} tasks open here, and {self.max_in_flight} is the limit")
+        if usage.payload_bytes + size > self.max_bytes and usage.tasks:
+            raise _busy(f"the open tasks of peer {peer_id} hold {usage.payload_bytes:,} of {self.max_bytes:,} bytes here")
+
+
+def _busy(message: str) -> TaskRejected:
+    return TaskRejected(
+        message, code=ErrorCode.BUSY, remedy="Wait for some of them to end", retry_after_ms=RETRY_AFTER_MS
+    )

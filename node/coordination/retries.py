@@ -1,0 +1,91 @@
+"""What follows when an attempt did not bring a result: another attempt, and when; or the end of the task."""
+
+from __future__ import annotations
+
+import random
+
+from protocol import (
+    LOST_REASONS,
+    UNSTARTED_REASONS,
+    Cancelled,
+    ErrorCode,
+    Failed,
+    Failure,
+    Released,
+    RetryPolicy,
+    TaskRecord,
+    TaskStatus,
+    Transition,
+)
+
+# A peer that was killed is noticed within 10 ms and a restarted one is dialled within half a second; a second lets a task
+# find its own worker again before another one repeats the work.
+REATTACH_GRACE_MS = 1_000
+# A full node drains some hundred tasks in this time; used when it does not say itself how long to wait.
+BUSY_RETRY_MS = 100
+# A task that loses this many workers in a row is more likely to kill them than to be unlucky.
+MAX_LOST_LEASES = 16
+
+
+def after_failure(
+    record: TaskRecord, failure: Failure, *, now: int, rng: random.Random, retry_after_ms: int | None = None
+) -> Transition:
+    """Decide what an attempt that failed means for its task.
+
+    Args:
+        record: the task as it stands; its current attempt is the one that failed.
+        failure: why.
+        now: milliseconds since the epoch.
+        rng: draws the jitter.
+        retry_after_ms: what a busy peer asked for.
+
+    Returns:
+        The fact to record: Released with the time of the next attempt, Failed, or Cancelled when the requester had asked
+        for the task to stop.
+    """
+    if record.status is TaskStatus.CANCELLING:
+        return _after_cancel(record, failure, now)
+    wait = _wait_ms(record, failure.code, failure.retryable, rng, retry_after_ms)
+    if wait is None:
+        return Failed(record.id, now, record.attempt, failure)
+    if record.deadline is not None and now + wait >= record.deadline:
+        return Failed(record.id, now, record.attempt, _too_late(failure))
+    return Released(record.id, now, record.attempt, failure.code, failure.message, now + wait if wait else 0)
+
+
+def backoff_ms(policy: RetryPolicy, failures: int, rng: random.Random) -> int:
+    """Return how long to wait after the given number of failed attempts: exponential with full jitter."""
+    longest = min(policy.max_backoff_ms, policy.backoff_ms * policy.factor ** max(0, failures - 1))
+    return round(rng.uniform(0, longest))
+
+
+def _wait_ms(
+    record: TaskRecord, code: ErrorCode, retryable: bool, rng: random.Random, retry_after_ms: int | None
+) -> int | None:
+    policy = record.task.retry
+    if code in LOST_REASONS:
+        return _after_loss_ms(record)
+    if code in UNSTARTED_REASONS:
+        return round((retry_after_ms or BUSY_RETRY_MS) * rng.uniform(1.0, 1.5))
+    if retryable and record.failures + 1 < policy.attempts:
+        return backoff_ms(policy, record.failures + 1, rng)
+    return None
+
+
+def _after_loss_ms(record: TaskRecord) -> int | None:
+    movable = record.target is None or record.task.retry.elsewhere
+    if movable and record.lost_leases + 1 >= MAX_LOST_LEASES:
+        return None
+    return REATTACH_GRACE_MS if record.target is not None and record.task.retry.elsewhere else 0
+
+
+def _after_cancel(record: TaskRecord, failure: Failure, now: int) -> Transition:
+    if failure.code in LOST_REASONS | UNSTARTED_REASONS | {ErrorCode.CANCELLED}:
+        return Cancelled(record.id, now)
+    return Failed(record.id, now, record.attempt, failure)
+
+
+def _too_late(failure: Failure) -> Failure:
+    return Failure.of(
+        ErrorCode.DEADLINE_EXCEEDED, f"no time is left for another attempt; the last one ended with: {failure.message}"
+    )

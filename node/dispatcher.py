@@ -1,0 +1,372 @@
+"""The loop: wake, ask the plan, start and cancel executors, record what came of them.
+
+It keeps nothing that the records do not say: the backlog is told of every change, and a wake-up that is lost costs time only.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+
+import structlog
+import trio
+
+from node.config import LEASE_MS
+from node.coordination.plan import Assignment, Backlog, Worker, plan
+from node.coordination.retries import after_failure
+from node.feed import Feed
+from node.interfaces import Change, Channel, Clock, Execution, Executor, Network, Output
+from node.manager import TaskManager
+from node.telemetry import execution_span
+from protocol import (
+    Cancelled,
+    CancelRequested,
+    Claimed,
+    Completed,
+    ErrorCode,
+    Failed,
+    Failure,
+    IllegalTransition,
+    PeerId,
+    PeertaskError,
+    Progressed,
+    Released,
+    StaleAttempt,
+    Started,
+    Task,
+    TaskFailed,
+    TaskId,
+    TaskNotFound,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+)
+
+log = structlog.get_logger(__name__)
+
+# Ten reports a second are as many as a person or a progress bar can follow; each one is a fact, and a frame to a peer.
+PROGRESS_INTERVAL_MS = 100
+# What a peer that has said nothing of its limits is given at once.
+SIMPLE_PEER_SLOTS = 1
+
+
+class Dispatcher:
+    """Brings waiting tasks to those who can do them.
+
+    Args:
+        manager: the map, which this is told to change.
+        feed: tells of changes.
+        clock: tells the time.
+        network: whose open channels are peers that can take tasks.
+        executors: those of this node, by kind; may grow while it runs, when `wake` is called after.
+        remote: carries out what a peer is to do.
+        rng: draws the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        manager: TaskManager,
+        feed: Feed,
+        clock: Clock,
+        network: Network,
+        executors: Mapping[str, Executor],
+        remote: Executor,
+        rng: random.Random,
+    ) -> None:
+        self._manager = manager
+        self._clock = clock
+        self._network = network
+        self._executors = executors
+        self._remote = remote
+        self._rng = rng
+        self._own_id = network.peer_id
+        self._backlog = Backlog(self._own_id)
+        self._local: dict[str, Worker] = {}
+        self._peers: dict[PeerId, Worker] = {}
+        self._peers_stale = True
+        self._attempts: dict[TaskId, Attempt] = {}
+        self._wake = trio.Event()
+        self._idle = trio.Event()
+        feed.listen(self._observe)
+        network.on_change(self._peers_changed)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for an executor."""
+        return self._backlog.waiting
+
+    @property
+    def executing(self) -> int:
+        """How many attempts run, at this node and at its peers."""
+        return len(self._attempts)
+
+    @property
+    def local_load(self) -> int:
+        """How many tasks this node's own executors have, waiting ones included."""
+        return self._backlog.waiting + sum(worker.busy for worker in self._local.values())
+
+    def wake(self) -> None:
+        """Ask the plan again soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled; attempts that run then are cancelled and released."""
+        self._restore()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                wake_at = self._dispatch(nursery)
+                with trio.move_on_after(self._seconds_until(wake_at)):
+                    await self._wake.wait()
+
+    async def drain(self) -> None:
+        """Return when no attempt runs any more; tasks that wait keep waiting."""
+        while self._attempts:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        for record in self._manager.list_tasks():
+            if not record.terminal and record.id not in self._attempts:
+                self._backlog.update(record)
+
+    def _observe(self, change: Change) -> None:
+        record, fact = change
+        if type(fact) is Started or type(fact) is Progressed:
+            return
+        self._backlog.update(record)
+        if type(fact) is CancelRequested:
+            self._cancel(record)
+        else:
+            self._wake_if_waiting()
+
+    def _wake_if_waiting(self) -> None:
+        if self._backlog.waiting:
+            self._wake.set()
+
+    def _peers_changed(self) -> None:
+        self._peers_stale = True
+        self._wake.set()
+
+    def _dispatch(self, nursery: trio.Nursery) -> int | None:
+        if self._manager.draining:
+            return None
+        now = self._clock.now()
+        decision = plan(self._backlog, self._workers(), own_id=self._own_id, now=now)
+        for task_id in decision.expired:
+            self._expire(task_id, now)
+        for assignment in decision.starts:
+            self._start(assignment, now, nursery)
+        return decision.wake_at
+
+    def _seconds_until(self, wake_at: int | None) -> float:
+        return math.inf if wake_at is None else max(0.0, (wake_at - self._clock.now()) / 1000)
+
+    def _workers(self) -> list[Worker]:
+        for kind, executor in self._executors.items():
+            if kind not in self._local:
+                self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots)
+        if self._peers_stale:
+            self._refresh_peers()
+        return [*self._local.values(), *self._peers.values()]
+
+    def _refresh_peers(self) -> None:
+        self._peers_stale = False
+        before, self._peers = self._peers, {}
+        for channel in self._network.channels():
+            worker = _as_worker(channel)
+            known = before.get(channel.peer_id)
+            if known is not None:
+                worker.busy = known.busy
+            self._peers[channel.peer_id] = worker
+
+    def _expire(self, task_id: TaskId, now: int) -> None:
+        failure = Failure.of(ErrorCode.DEADLINE_EXCEEDED, f"task {task_id} could not be started before its deadline")
+        record = self._manager.get_task(task_id)
+        self._manager.apply(Failed(task_id, now, record.attempt, failure))
+
+    # --- executing ---------------------------------------------------------------------------------------------------
+
+    def _start(self, assignment: Assignment, now: int, nursery: trio.Nursery) -> None:
+        task_id, worker = assignment
+        record = self._manager.get_task(task_id)
+        remote = worker.peer_id != self._own_id
+        executor = self._remote if remote else self._executors[record.task.kind]
+        attempt = Attempt(self._manager, self._clock, record, worker.peer_id)
+        facts = [Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)]
+        try:
+            if executor.starts_itself:
+                self._manager.apply(*facts)
+            else:
+                self._manager.apply(*facts, Started(task_id, now, attempt.attempt))
+                attempt.has_started = True
+        except IllegalTransition:
+            # A cancel is on its way to the disk: the task is out of the backlog, and stays so.
+            worker.busy -= 1
+            return
+        self._attempts[task_id] = attempt
+        nursery.start_soon(self._run, attempt, executor, worker)
+
+    async def _run(self, attempt: Attempt, executor: Executor, worker: Worker) -> None:
+        outcome: Output | PeertaskError
+        try:
+            outcome = await self._execute(attempt, executor)
+        except trio.Cancelled:
+            self._release(attempt)
+            raise
+        finally:
+            self._attempts.pop(attempt.task.id, None)
+            self._return_slot(worker)
+            if not self._attempts:
+                self._idle.set()
+        self._conclude(attempt, outcome)
+
+    def _return_slot(self, worker: Worker) -> None:
+        # A peer that has been away has a new worker, which took the count over.
+        current = self._peers.get(worker.peer_id, worker)
+        owner = worker if worker.peer_id == self._own_id else current
+        owner.busy -= 1
+        self._wake_if_waiting()
+
+    async def _execute(self, attempt: Attempt, executor: Executor) -> Output | PeertaskError:
+        attempt.begun_at = trio.current_time()
+        limit = attempt.limit_ms(own_timeout=executor is not self._remote)
+        attempt.scope.deadline = math.inf if limit is None else attempt.begun_at + limit / 1000
+        try:
+            with attempt.scope, execution_span(attempt.task, attempt.attempt):
+                return await executor.execute(attempt)
+        except PeertaskError as error:
+            return error
+        except Exception as error:
+            log.warning("execution failed", task_id=attempt.task.id, attempt=attempt.attempt, exc_info=True)
+            return PeertaskError(f"{type(error).__name__}: {error}", code=ErrorCode.EXECUTION_FAILED)
+        return attempt.why_stopped()
+
+    def _cancel(self, record: TaskRecord) -> None:
+        attempt = self._attempts.get(record.id)
+        if attempt is None:
+            self._manager.apply(Cancelled(record.id, self._clock.now()))
+            return
+        attempt.cancel_requested = True
+        attempt.scope.cancel()
+
+    # --- recording ---------------------------------------------------------------------------------------------------
+
+    def _conclude(self, attempt: Attempt, outcome: Output | PeertaskError) -> None:
+        try:
+            if isinstance(outcome, Output):
+                self._complete(attempt, outcome)
+            else:
+                self._fail(attempt, outcome)
+        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
+            log.info("late outcome dropped", task_id=attempt.task.id, attempt=attempt.attempt, reason=str(error))
+
+    def _complete(self, attempt: Attempt, output: Output) -> None:
+        duration = output.duration_ms
+        if duration is None:
+            duration = round((trio.current_time() - attempt.begun_at) * 1000)
+        task_id = attempt.task.id
+        attempt.started()
+        try:
+            result = TaskResult(task_id, output.text, duration, output.artifacts)
+        except ValueError as error:
+            self._fail(attempt, PeertaskError(f"the result is not valid: {error}", code=ErrorCode.EXECUTION_FAILED))
+            return
+        self._manager.apply(Completed(task_id, self._clock.now(), attempt.attempt, result))
+
+    def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
+        failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
+        record = self._manager.get_task(attempt.task.id)
+        fact = after_failure(
+            record, failure, now=self._clock.now(), rng=self._rng, retry_after_ms=error.retry_after_ms
+        )
+        self._manager.apply(fact)
+        log.info(
+            "attempt ended without a result",
+            task_id=record.id,
+            attempt=attempt.attempt,
+            peer_id=attempt.holder,
+            code=failure.code.value,
+            reason=failure.message,
+            then=type(fact).__name__,
+        )
+
+    def _release(self, attempt: Attempt) -> None:
+        """Give back what was running when this node stopped."""
+        record = self._manager.get_task(attempt.task.id)
+        now = self._clock.now()
+        if record.status is TaskStatus.CANCELLING:
+            self._manager.apply(Cancelled(record.id, now))
+        elif record.attempt == attempt.attempt and not record.terminal and record.status is not TaskStatus.PENDING:
+            self._manager.apply(
+                Released(record.id, now, record.attempt, ErrorCode.DRAINING, "this node was stopped", 0)
+            )
+
+
+class Attempt(Execution):
+    """One attempt that the dispatcher runs."""
+
+    def __init__(self, manager: TaskManager, clock: Clock, record: TaskRecord, holder: PeerId) -> None:
+        self.task: Task = record.task
+        self.attempt = record.attempt + 1
+        self.holder = holder
+        self.has_started = False
+        self.cancel_requested = False
+        self.begun_at = 0.0
+        self.scope = trio.CancelScope()
+        self._manager = manager
+        self._clock = clock
+        self._deadline = record.deadline
+        self._reported_at = 0
+
+    def remaining_ms(self) -> int | None:
+        """Return how long the requester still cares, in milliseconds; None for as long as it takes."""
+        return None if self._deadline is None else max(0, self._deadline - self._clock.now())
+
+    def limit_ms(self, *, own_timeout: bool) -> int | None:
+        """Return how long this attempt may take; the timeout of an execution is the worker's to keep."""
+        limits = (self.remaining_ms(), self.task.timeout_ms if own_timeout else None)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def started(self) -> None:
+        """Record that the execution has begun, unless that is known."""
+        if not self.has_started:
+            self.has_started = True
+            self._apply(Started(self.task.id, self._clock.now(), self.attempt))
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Record how far the execution is; reports that come too fast are skipped."""
+        now = self._clock.now()
+        if now - self._reported_at < PROGRESS_INTERVAL_MS:
+            return
+        self._reported_at = now
+        done = min(1.0, max(0.0, fraction))
+        self._apply(Progressed(self.task.id, now, self.attempt, done, message, now + LEASE_MS))
+
+    def why_stopped(self) -> PeertaskError:
+        """Return why the scope of this attempt was cancelled."""
+        if self.cancel_requested:
+            return PeertaskError("the requester cancelled the task", code=ErrorCode.CANCELLED)
+        if self.remaining_ms() == 0:
+            return PeertaskError("the deadline of the task passed while it ran", code=ErrorCode.DEADLINE_EXCEEDED)
+        return PeertaskError(
+            f"the execution took longer than its timeout of {self.task.timeout_ms} ms",
+            code=ErrorCode.TIMEOUT,
+            remedy="Give the task a larger timeout_ms, or cut it into smaller ones",
+        )
+
+    def _apply(self, fact: Started | Progressed) -> None:
+        try:
+            self._manager.apply(fact)
+        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
+            log.debug("report of an attempt dropped", task_id=self.task.id, attempt=self.attempt, reason=str(error))
+
+
+def _as_worker(channel: Channel) -> Worker:
+    advert = channel.advert
+    if advert is None:
+        return Worker(channel.peer_id, None, min(channel.in_flight, SIMPLE_PEER_SLOTS))
+    return Worker(channel.peer_id, frozenset(advert.kinds), channel.in_flight, load=advert.load)

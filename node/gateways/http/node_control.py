@@ -1,0 +1,75 @@
+"""What this gateway asks of a node beside its tasks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from node.interfaces import PeerInfo
+from protocol import PeerAdvert, PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What a node says about itself.
+
+    Attributes:
+        peer_id: who it is.
+        addresses: where it can be dialled, with ``/p2p/ID``.
+        agent: its program and version.
+        advert: what it can do, and how busy it is.
+        started_at: in milliseconds since the epoch.
+    """
+
+    peer_id: PeerId
+    addresses: tuple[str, ...]
+    agent: str
+    advert: PeerAdvert
+    started_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a node does its work.
+
+    Attributes:
+        status: ``draining`` takes no new tasks; ``failing`` has problems.
+        problems: what is wrong, a sentence each.
+    """
+
+    status: Literal["ok", "draining", "failing"]
+    problems: tuple[str, ...] = ()
+
+
+class NodeControl(ABC):
+    """The node itself, as the HTTP gateway sees it."""
+
+    @abstractmethod
+    def info(self) -> NodeInfo:
+        """Return what the node says about itself, now."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Return whether the node does its work, now."""
+
+    @abstractmethod
+    def metrics(self) -> str:
+        """Return all metrics in the text format of Prometheus, version 0.0.4."""
+
+    @abstractmethod
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return every peer that is known, the connected ones first."""
+
+    @abstractmethod
+    async def connect(self, address: str) -> PeerId:
+        """Open a session with the peer at an address, or return at once when there is one; see `Network.connect`.
+
+        Raises:
+            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE, WRONG_PEER or INCOMPATIBLE_VERSION, in words.
+        """
+
+    @abstractmethod
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """End the session with a peer, if there is one, and do not dial it again by itself."""

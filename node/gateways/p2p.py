@@ -1,0 +1,202 @@
+"""What peers ask of this node: a task to be done, the outcome of one, or that it stop.
+
+Every answer follows a fact of the feed, so a peer is told nothing that is not saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from node.coordination.quotas import Access, Usage
+from node.feed import Feed
+from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
+from protocol import (
+    Accept,
+    Attach,
+    Cancel,
+    ErrorCode,
+    Failure,
+    Frame,
+    PeerId,
+    PeertaskError,
+    Progress,
+    Progressed,
+    Reject,
+    Result,
+    Submit,
+    Task,
+    TaskId,
+    TaskNotFound,
+    TaskRecord,
+    TaskRejected,
+    TooLarge,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class PeerGateway(ChannelHandler):
+    """Translates the worker's half of a session to the task service, and its facts back.
+
+    Args:
+        service: what is asked.
+        feed: what is answered from.
+        clock: turns remaining time into a deadline.
+        own_id: this node, which is to do what peers ask.
+        executors: what this node can do, by kind.
+        access: who may use what.
+        usage: what a peer has open here.
+    """
+
+    def __init__(
+        self,
+        service: TaskService,
+        feed: Feed,
+        clock: Clock,
+        *,
+        own_id: PeerId,
+        executors: Mapping[str, Executor],
+        access: Access,
+        usage: Callable[[PeerId], Usage],
+    ) -> None:
+        self._service = service
+        self._feed = feed
+        self._clock = clock
+        self._own_id = own_id
+        self._executors = executors
+        self._access = access
+        self._usage = usage
+
+    def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
+        """Return the kinds that a peer may use here, sorted; what its Hello says."""
+        return self._access.kinds_for(peer_id, self._safety())
+
+    def received(self, channel: Channel, frame: Frame) -> None:
+        """Answer a frame of a requester."""
+        match frame:
+            case Submit():
+                self._submit(channel, frame)
+            case Attach():
+                self._attach(channel, frame.task_id)
+            case Cancel():
+                self._cancel(channel, frame.task_id)
+            case _:
+                log.warning("unexpected request dropped", frame=type(frame).__name__, peer_id=channel.peer_id)
+
+    def closed(self, channel: Channel, reason: str) -> None:
+        """Leave the tasks of the peer alone: it may attach to them again."""
+
+    def _submit(self, channel: Channel, frame: Submit) -> None:
+        task = frame.task
+        delivery = _Delivery(channel)
+        self._feed.listen_to(task.id, delivery.take)
+        try:
+            self._admit(channel, task)
+            deadline = None if frame.remaining_ms is None else self._clock.now() + frame.remaining_ms
+            self._service.submit(task, requester=channel.peer_id, target=self._own_id, deadline=deadline)
+        except PeertaskError as error:
+            self._feed.unlisten_to(task.id, delivery.take)
+            _reject(channel, task.id, error)
+            return
+        if not delivery.accepted and (record := self._service.find_task(task.id)) is not None:
+            delivery.catch_up(record)
+
+    def _admit(self, channel: Channel, task: Task) -> None:
+        if task.sender != channel.peer_id:
+            raise TaskRejected(
+                f"the sender of the task is {task.sender}, but the peer of this connection is {channel.peer_id}",
+                remedy="Name your own peer id as the sender",
+            )
+        if self._service.find_task(task.id) is not None:
+            return
+        executor = self._executors.get(task.kind)
+        if executor is None or not executor.safe:
+            self._access.check_kind(channel.peer_id, task.kind, self._safety())
+        self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), len(task.prompt))
+
+    def _attach(self, channel: Channel, task_id: TaskId) -> None:
+        record = self._own_record(channel, task_id)
+        if record is None:
+            _reject(channel, task_id, TaskNotFound(f"this node has no task {task_id} of yours"))
+            return
+        delivery = _Delivery(channel)
+        if not record.terminal:
+            self._feed.listen_to(task_id, delivery.take)
+        delivery.catch_up(record)
+
+    def _cancel(self, channel: Channel, task_id: TaskId) -> None:
+        if self._own_record(channel, task_id) is not None:
+            self._service.cancel_task(task_id)
+
+    def _own_record(self, channel: Channel, task_id: TaskId) -> TaskRecord | None:
+        """Return the record if the peer is its requester; others must not learn that it exists."""
+        record = self._service.find_task(task_id)
+        return record if record is not None and record.requester == channel.peer_id else None
+
+    def _safety(self) -> dict[str, bool]:
+        return {kind: executor.safe for kind, executor in self._executors.items()}
+
+
+class _Delivery:
+    """Tells one channel what happens to one task."""
+
+    __slots__ = ("_channel", "accepted")
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.accepted = False
+
+    def take(self, change: Change) -> None:
+        """Pass a change on, as far as the protocol has words for it."""
+        record, fact = change
+        if not self.accepted:
+            self._accept(record)
+        if record.terminal:
+            self._finish(record)
+        elif type(fact) is Progressed:
+            _send(
+                self._channel,
+                Progress(
+                    task_id=record.id, seq=record.seq, fraction=record.progress, message=record.progress_message
+                ),
+            )
+
+    def catch_up(self, record: TaskRecord) -> None:
+        """Accept a task that is known, and tell its end if that has come."""
+        self._accept(record)
+        if record.terminal:
+            self._finish(record)
+
+    def _accept(self, record: TaskRecord) -> None:
+        self.accepted = True
+        _send(self._channel, Accept(record.id, record.seq))
+
+    def _finish(self, record: TaskRecord) -> None:
+        frame = Result(task_id=record.id, seq=record.seq, result=record.result, failure=record.failure)
+        try:
+            _send(self._channel, frame)
+        except TooLarge as error:
+            failure = Failure.from_error(error)
+            _send(self._channel, Result(task_id=record.id, seq=record.seq, failure=failure))
+
+
+def _reject(channel: Channel, task_id: TaskId, error: PeertaskError) -> None:
+    log.info(
+        "task refused", task_id=task_id, peer_id=channel.peer_id, code=error.code.value, reason=error.message
+    )
+    frame = Reject(task_id=task_id, code=error.code, message=str(error), retry_after_ms=error.retry_after_ms)
+    _send(channel, frame)
+
+
+def _send(channel: Channel, frame: Frame) -> None:
+    """Send unless the session is over: the peer will ask again on the next one."""
+    if channel.closed:
+        return
+    try:
+        channel.send(frame)
+    except TooLarge:
+        raise
+    except PeertaskError as error:
+        log.info("answer not sent", peer_id=channel.peer_id, frame=type(frame).__name__, reason=str(error))

@@ -1,0 +1,454 @@
+"""The map of tasks, keyed by UUID, and its single writer. It runs nothing and decides nothing.
+
+A fact is judged and applied at once, and handed to the store; everyone else sees it when the store says that it is saved. So
+two facts of one task cannot overtake each other, nobody waits for a disk, and nobody is told what a crash could undo. With
+the memory store "saved" is at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from node.config import MAX_QUEUED, RETENTION_BYTES, RETENTION_HOURS, RETENTION_RECORDS
+from node.coordination.quotas import RETRY_AFTER_MS, Usage
+from node.feed import Feed, Subscription
+from node.interfaces import Change, Clock, Lagged, Store, TaskFilter, TaskService
+from protocol import (
+    Cancelled,
+    CancelRequested,
+    Completed,
+    ErrorCode,
+    Fact,
+    Failed,
+    InvalidTask,
+    PeerId,
+    PeertaskError,
+    Submitted,
+    Task,
+    TaskFailed,
+    TaskId,
+    TaskNotFound,
+    TaskRecord,
+    TaskRejected,
+    TaskResult,
+    TaskStatus,
+    Transition,
+    advance,
+    begin,
+    parse_task_id,
+)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How much a manager keeps.
+
+    Attributes:
+        open_tasks: tasks that have not ended; above, `submit` says BUSY.
+        finished_records: finished tasks; above, the oldest are forgotten.
+        finished_bytes: prompts and results of finished tasks; above, the oldest are forgotten.
+        finished_ms: how long a finished task is kept, in milliseconds.
+    """
+
+    open_tasks: int = MAX_QUEUED
+    finished_records: int = RETENTION_RECORDS
+    finished_bytes: int = RETENTION_BYTES
+    finished_ms: int = round(RETENTION_HOURS * 3_600_000)
+
+
+class TaskManager(TaskService):
+    """Keeps what this node knows about tasks.
+
+    Args:
+        store: keeps it beyond this process.
+        clock: tells the time.
+        feed: told of every change, once it is saved.
+        own_id: this node, the requester of what `create_task` makes.
+        capacity: how much is kept.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, feed: Feed, *, own_id: PeerId, capacity: Capacity | None = None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._feed = feed
+        self._own_id = own_id
+        self._capacity = capacity or Capacity()
+        self._records: dict[TaskId, TaskRecord] = {}
+        self._unsaved: dict[TaskId, TaskRecord] = {}
+        self._finished: deque[TaskId] = deque()
+        self._finished_bytes = 0
+        self._usage: dict[PeerId, Usage] = {}
+        self._open = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<TaskManager open={self._open} finished={len(self._finished)}>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the store open for the length of the context, and begin with what it holds.
+
+        Raises:
+            PeertaskError: code STORE_FAILED, when the store cannot be opened.
+        """
+        async with self._store.running(self._committed):
+            async with aclosing(self._store.load()) as records:  # type: ignore[type-var]
+                async for record in records:
+                    self._restore(record)
+            yield
+
+    def _restore(self, record: TaskRecord) -> None:
+        self._records[record.id] = record
+        if record.terminal:
+            self._keep_finished(record)
+        else:
+            self._count_open(record)
+
+    # --- what gateways ask -------------------------------------------------------------------------------------------
+
+    def submit(
+        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None
+    ) -> TaskRecord:
+        """Take a task in, or return the record of the task that has this UUID already; see `TaskService.submit`."""
+        known = self._latest(task.id)
+        if known is not None:
+            return _same(known, task, requester)
+        self._check_admission(task)
+        fact = Submitted(task, self._clock.now(), requester, target, deadline)
+        record = begin(fact)
+        self._count_open(record)
+        self._save(record, fact)
+        return record
+
+    def find_task(self, task_id: TaskId) -> TaskRecord | None:
+        """Return the record of a task as it is saved; None when the node does not know it."""
+        return self._records.get(task_id)
+
+    def get_task(self, task_id: TaskId) -> TaskRecord:
+        """Return the record of a task as it is saved; raises `TaskNotFound`."""
+        record = self._records.get(task_id)
+        if record is None:
+            raise TaskNotFound(
+                f"this node has no task {task_id}",
+                remedy="Finished tasks are forgotten after a while; `peertask list` shows those that are kept",
+            )
+        return record
+
+    def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
+        """Return the records that match, the newest first."""
+        wanted = task_filter or TaskFilter()
+        found: list[TaskRecord] = []
+        for record in reversed(self._records.values()):
+            if wanted.limit is not None and len(found) >= wanted.limit:
+                break
+            if wanted.matches(record):
+                found.append(record)
+        return found
+
+    def cancel_task(self, task_id: TaskId) -> TaskRecord:
+        """Ask for a task to be stopped; see `TaskService.cancel_task`."""
+        record = self._latest(task_id) or self.get_task(task_id)
+        now = self._clock.now()
+        if record.status is TaskStatus.PENDING:
+            return self.apply(Cancelled(task_id, now))
+        if record.status in {TaskStatus.CLAIMED, TaskStatus.EXECUTING}:
+            return self.apply(CancelRequested(task_id, now))
+        return record
+
+    @asynccontextmanager
+    async def watch(
+        self, task_id: TaskId | None = None, after_seq: int = 0
+    ) -> AsyncIterator[AsyncIterator[Change | Lagged]]:
+        """Watch the facts of one task or of all; see `TaskService.watch`."""
+        with self._feed.subscribe(task_id) as subscription:
+            if task_id is None:
+                yield subscription
+                return
+            record = self.get_task(task_id)
+            async with aclosing(self._watch_one(record, after_seq, subscription)) as changes:
+                yield changes
+
+    async def _watch_one(
+        self, record: TaskRecord, after_seq: int, news: Subscription
+    ) -> AsyncIterator[Change | Lagged]:
+        last = after_seq
+        for earlier in await self._replay(record, after_seq):
+            yield earlier
+            last = earlier.record.seq if isinstance(earlier, Change) else last
+        if record.terminal:
+            return
+        async for change in news:
+            if isinstance(change, Lagged):
+                yield change
+            elif change.record.seq > last:
+                yield change
+                if change.record.terminal:
+                    return
+
+    async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:
+        """Return the kept changes up to `record`; the last one is always among them, what is missing is named."""
+        async with aclosing(self._store.facts(record.id)) as kept:  # type: ignore[type-var]
+            facts = [fact async for fact in kept]
+        changes = [change for change in _retell(facts) if after_seq < change.record.seq <= record.seq]
+        if not changes and record.seq > after_seq and (closing := _closing_fact(record)) is not None:
+            changes = [Change(record, closing)]
+        first = changes[0].record.seq if changes else record.seq + 1
+        gap = first - after_seq - 1
+        return [Lagged(gap), *changes] if gap > 0 else [*changes]
+
+    # --- what programs ask -------------------------------------------------------------------------------------------
+
+    def create_task(self, prompt: str, sender: str | None = None, **fields: Any) -> Task:
+        """Make a task and take it in; this node carries it out.
+
+        Args:
+            prompt: what to do.
+            sender: the peer that asks; this node when left out.
+            fields: any other field of `Task`, by name.
+
+        Raises:
+            InvalidTask: names the field that is wrong, and its limit.
+            TaskRejected: code BUSY or DRAINING.
+        """
+        task = Task.new(prompt, sender or self._own_id, timestamp=self._clock.now(), **fields)
+        self.submit(task, requester=PeerId(task.sender), target=self._own_id)
+        return task
+
+    async def execute_task(self, task: Task) -> TaskResult:
+        """Take a task in unless it is known, and return its result when it has one.
+
+        Raises:
+            TaskFailed: the task failed or was cancelled.
+            TaskRejected: code BUSY or DRAINING.
+        """
+        self.submit(task, requester=PeerId(task.sender), target=self._own_id)
+        return outcome(await self.wait(task.id))
+
+    def get_result(self, task_id: TaskId | str) -> TaskResult | None:
+        """Return the result of a task that is complete; None when it has none (yet), or is unknown."""
+        record = self._records.get(task_id)  # type: ignore[call-overload]
+        return record.result if record is not None else self._result_of_other_form(task_id)
+
+    def _result_of_other_form(self, task_id: TaskId | str) -> TaskResult | None:
+        record = self._records.get(parse_task_id(task_id))
+        return record and record.result
+
+    async def wait(self, task_id: TaskId) -> TaskRecord:
+        """Return the last record of a task, once it has ended.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+        record = self._records.get(task_id)
+        if record is None and task_id not in self._unsaved:
+            record = self.get_task(task_id)
+        if record is not None and record.terminal:
+            return record
+        waiter = _Waiter()
+        self._feed.listen_to(task_id, waiter.take)
+        try:
+            await waiter.ended.wait()
+        except BaseException:
+            self._feed.unlisten_to(task_id, waiter.take)
+            raise
+        return waiter.record or self.get_task(task_id)
+
+    async def wait_for_room(self) -> None:
+        """Return when `submit` may have room again; callers take turns."""
+        if self._open >= self._capacity.open_tasks:
+            await self._room.park()
+
+    def usage(self, requester: PeerId) -> Usage:
+        """Return what a requester has open."""
+        return self._usage.get(requester) or Usage()
+
+    @property
+    def open_tasks(self) -> int:
+        """How many tasks have not ended."""
+        return self._open
+
+    # --- what the dispatcher does ------------------------------------------------------------------------------------
+
+    def apply(self, *facts: Transition) -> TaskRecord:
+        """Judge facts of one task, in order, and hand them to the store; all or, when one is refused, none.
+
+        Returns:
+            The record after them, which others see once it is saved.
+
+        Raises:
+            TaskNotFound: the node does not know the task.
+            IllegalTransition: its status does not allow a fact.
+            StaleAttempt: a newer attempt has been claimed since.
+        """
+        record = self._latest(facts[0].task_id) or self.get_task(facts[0].task_id)
+        changes = []
+        for fact in facts:
+            record = advance(record, fact)
+            changes.append((record, fact))
+        for after, fact in changes:
+            self._save(after, fact)
+        return record
+
+    def sweep(self) -> None:
+        """Forget the finished tasks that are older than they are kept."""
+        oldest = self._clock.now() - self._capacity.finished_ms
+        while self._finished and self._records[self._finished[0]].updated_at < oldest:
+            self._forget_oldest()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _check_admission(self, task: Task) -> None:
+        if self.draining:
+            raise TaskRejected("this node is stopping and takes no new tasks", code=ErrorCode.DRAINING)
+        if self._open >= self._capacity.open_tasks:
+            raise TaskRejected(
+                f"this node has {self._open} open tasks, and {self._capacity.open_tasks} is its limit",
+                code=ErrorCode.BUSY,
+                remedy="Wait for some of them to end",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+        if task.depends_on:
+            raise InvalidTask(
+                "field depends_on: this version of peertask does not order tasks",
+                remedy="Submit a task when those that it needs are complete",
+            )
+
+    def _latest(self, task_id: TaskId) -> TaskRecord | None:
+        return self._unsaved.get(task_id) or self._records.get(task_id)
+
+    def _save(self, record: TaskRecord, fact: Fact) -> None:
+        self._unsaved[record.id] = record
+        self._store.append(Change(record, fact))
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            record = change.record
+            self._records[record.id] = record
+            if self._unsaved.get(record.id) is record:
+                del self._unsaved[record.id]
+            if record.terminal:
+                self._finish(record)
+            self._feed.publish(change)
+
+    def _finish(self, record: TaskRecord) -> None:
+        self._open -= 1
+        usage = self._usage[record.requester]
+        usage.tasks -= 1
+        usage.payload_bytes -= task_size(record.task)
+        if not usage.tasks:
+            del self._usage[record.requester]
+        self._room.unpark()
+        self._keep_finished(record)
+
+    def _keep_finished(self, record: TaskRecord) -> None:
+        self._finished.append(record.id)
+        self._finished_bytes += _record_size(record)
+        while (
+            len(self._finished) > self._capacity.finished_records
+            or self._finished_bytes > self._capacity.finished_bytes
+        ):
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        task_id = self._finished.popleft()
+        self._finished_bytes -= _record_size(self._records.pop(task_id))
+        self._store.forget((task_id,))
+
+    def _count_open(self, record: TaskRecord) -> None:
+        self._open += 1
+        usage = self._usage.get(record.requester)
+        if usage is None:
+            usage = self._usage[record.requester] = Usage()
+        usage.tasks += 1
+        usage.payload_bytes += task_size(record.task)
+
+
+class _Waiter:
+    """Waits for the last change of one task."""
+
+    __slots__ = ("ended", "record")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.record: TaskRecord | None = None
+
+    def take(self, change: Change) -> None:
+        if change.record.terminal:
+            self.record = change.record
+            self.ended.set()
+
+
+def outcome(record: TaskRecord) -> TaskResult:
+    """Return the result of a task that has ended.
+
+    Raises:
+        TaskFailed: it failed or was cancelled.
+        PeertaskError: it has not ended.
+    """
+    if record.result is not None:
+        return record.result
+    if record.failure is not None:
+        raise TaskFailed(record.failure)
+    raise PeertaskError(f"task {record.id} has not ended: it is {record.status}", code=ErrorCode.ILLEGAL_TRANSITION)
+
+
+def task_size(task: Task) -> int:
+    """Return about how many bytes a task holds, cheaply: its texts, and a guess for its JSON objects."""
+    return len(task.prompt) + (_json_size(task.params) if task.params else 0)
+
+
+def _json_size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _json_size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return sum(map(_json_size, value))
+    return 8
+
+
+def _record_size(record: TaskRecord) -> int:
+    result = record.result
+    if result is None:
+        return task_size(record.task)
+    return task_size(record.task) + len(result.result) + sum(len(part.content) for part in result.artifacts)
+
+
+def _same(known: TaskRecord, task: Task, requester: PeerId) -> TaskRecord:
+    if known.requester != requester or known.task != task:
+        raise TaskRejected(
+            f"the UUID {task.id} belongs to another task here",
+            code=ErrorCode.CONFLICT,
+            remedy="Draw a fresh UUID for each task, and repeat a task only unchanged",
+        )
+    return known
+
+
+def _retell(facts: Iterable[Fact]) -> list[Change]:
+    """Return the changes that facts from the first on have made; empty when the first is not there."""
+    changes: list[Change] = []
+    for fact in facts:
+        if isinstance(fact, Submitted):
+            changes.append(Change(begin(fact), fact))
+        elif changes:
+            changes.append(Change(advance(changes[-1].record, fact), fact))
+    return changes
+
+
+def _closing_fact(record: TaskRecord) -> Fact | None:
+    """Return the last fact of a task that has ended, which its record tells."""
+    if record.result is not None:
+        return Completed(record.id, record.updated_at, record.attempt, record.result)
+    if record.status is TaskStatus.CANCELLED:
+        return Cancelled(record.id, record.updated_at)
+    if record.failure is not None:
+        return Failed(record.id, record.updated_at, record.attempt, record.failure)
+    return None

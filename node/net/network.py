@@ -1,0 +1,401 @@
+"""Sessions with peers over libp2p: who is connected, who is to be, and one session for each pair."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.peer.id import ID
+
+from node.background import open_background
+from node.interfaces import Channel, ChannelHandler, Network, PeerInfo
+from node.net.address_book import AddressBook
+from node.net.addresses import parse_peer_id
+from node.net.errors import PeerUnreachable, SelfDial
+from node.net.host import HardenedHost, HostConfig, dial, open_host
+from node.net.muxer import HardenedYamux
+from node.net.session import Initiator, Pulse, Session, SessionOwner
+from protocol import (
+    DEFAULT_LIMITS,
+    PROTOCOL_ID,
+    SPOKEN_BY,
+    ErrorCode,
+    Frame,
+    Hello,
+    Limits,
+    Offer,
+    PeerAdvert,
+    PeerId,
+    PeertaskError,
+    Role,
+)
+
+log = structlog.get_logger(__name__)
+
+# How long a peer may take to answer a Hello: the round trip of a satellite link, several times.
+GREETING_S = 10.0
+# Waits between two dials of a peer that is away; full jitter keeps nodes from dialling in step.
+FIRST_REDIAL_S = 0.25
+LONGEST_REDIAL_S = 30.0
+# How long sessions may take to say Bye when the node stops.
+FAREWELL_S = 2.5
+
+
+class PeerNetwork(Network, SessionOwner):
+    """Keeps sessions with peers.
+
+    Args:
+        host_config: the identity, and where to listen.
+        limits: what this node takes from one peer; announced in Hello.
+        pulse: how a lost peer is found.
+    """
+
+    def __init__(self, host_config: HostConfig, *, limits: Limits = DEFAULT_LIMITS, pulse: Pulse | None = None) -> None:
+        self.peer_id = PeerId(str(ID.from_pubkey(host_config.key_pair.public_key)))
+        self._host_config = host_config
+        self._limits = limits
+        self._pulse = pulse or Pulse()
+        self._agent = f"peertask/{version('peertask')}"
+        self._instance = secrets.token_hex(8)
+        self._book = AddressBook()
+        self._sessions: dict[PeerId, Session] = {}
+        self._guests: set[Session] = set()
+        self._dials: dict[PeerId, _Dial] = {}
+        self._keepers: dict[PeerId, trio.CancelScope] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._changed = trio.Event()
+        self._rng = random.Random(self._instance)  # noqa: S311 - jitter, not secrets
+        self._host: HardenedHost | None = None
+        self._nursery: trio.Nursery | None = None
+        self._handlers: dict[Role, ChannelHandler] = {}
+        self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
+
+    def __repr__(self) -> str:
+        return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} guests={len(self._guests)}>"
+
+    @asynccontextmanager
+    async def running(
+        self, worker: ChannelHandler, requester: ChannelHandler, advert: Callable[[PeerId], PeerAdvert]
+    ) -> AsyncIterator[None]:
+        """Listen and keep sessions; see `Network.running`."""
+        self._handlers = {Role.WORKER: worker, Role.REQUESTER: requester}
+        self._advert = advert
+        async with open_host(self._host_config) as host, open_background() as nursery:
+            self._host, self._nursery = host, nursery
+            host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
+            for peer_id, entry in self._book:
+                if entry.kept:
+                    self._start_keeper(peer_id)
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._say_goodbye()
+                self._nursery = self._host = None
+
+    async def _say_goodbye(self) -> None:
+        for scope in self._keepers.values():
+            scope.cancel()
+        ending = [*self._sessions.values(), *self._guests]
+        for session in ending:
+            session.leave(ErrorCode.DRAINING, "the node is stopping")
+        with trio.move_on_after(FAREWELL_S):
+            for session in ending:
+                await session.over.wait()
+
+    # --- what the node asks ------------------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node can be dialled, with ``/p2p/ID``."""
+        if self._host is None:
+            return ()
+        return tuple(dict.fromkeys(map(str, self._host.get_addrs())))
+
+    async def connect(self, address: str) -> PeerId:
+        """Open a session with a peer and keep it up; see `Network.connect`."""
+        peer_id = self._note(address)
+        if peer_id not in self._sessions:
+            await self._dial(peer_id)
+        self._keep_up(peer_id)
+        return peer_id
+
+    def keep(self, address: str) -> PeerId:
+        """Keep a session with a peer up from now on; see `Network.keep`."""
+        peer_id = self._note(address)
+        self._keep_up(peer_id)
+        return peer_id
+
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """End the session with a peer, and let it be; see `Network.disconnect`."""
+        self._book.entry(peer_id).kept = False
+        keeper = self._keepers.pop(peer_id, None)
+        if keeper is not None:
+            keeper.cancel()
+        session = self._sessions.get(peer_id)
+        if session is not None:
+            session.leave(ErrorCode.DRAINING, "the operator ended the session")
+            await session.over.wait()
+
+    def channel(self, peer_id: PeerId) -> Channel | None:
+        """Return the open session with a peer."""
+        return self._sessions.get(peer_id)
+
+    def channels(self) -> Sequence[Channel]:
+        """Return all open sessions with nodes; simple clients, which only ask, are not among them."""
+        return list(self._sessions.values())
+
+    def announce(self) -> None:
+        """Tell every connected peer what this node offers now."""
+        for session in self._sessions.values():
+            advert = self._advert(session.peer_id)
+            if not session.closed:
+                session.send(Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas))
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever sessions or adverts have changed."""
+        self._listeners.append(listener)
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return every peer that is known, the connected ones first."""
+        for peer_id in self._sessions:
+            self._book.entry(peer_id)
+        known = [self._info(peer_id) for peer_id, _ in self._book if peer_id != self.peer_id]
+        return sorted(known, key=lambda peer: not peer.connected)
+
+    def _info(self, peer_id: PeerId) -> PeerInfo:
+        entry, session = self._book.entry(peer_id), self._sessions.get(peer_id)
+        if session is None:
+            return PeerInfo(peer_id, connected=False, addresses=entry.addresses, last_error=entry.last_error)
+        agent = session.hello.agent if session.hello is not None else ""
+        return PeerInfo(
+            peer_id,
+            True,
+            entry.addresses,
+            session.advert,
+            session.latency_ms,
+            entry.last_error,
+            agent,  # noqa: FBT003
+        )
+
+    def _note(self, address: str) -> PeerId:
+        if not address.startswith("/"):
+            return self._known(PeerId(parse_peer_id(address)))
+        peer_id = self._book.learn(address)
+        if peer_id == self.peer_id:
+            raise SelfDial(f"{address} is this node itself", remedy="Give the address of another node")
+        return peer_id
+
+    def _known(self, peer_id: PeerId) -> PeerId:
+        if peer_id == self.peer_id:
+            raise SelfDial(f"peer {peer_id} is this node itself", remedy="Give the id of another node")
+        if peer_id not in self._sessions and not self._book.entry(peer_id).addresses:
+            raise PeerUnreachable(
+                f"no address of peer {peer_id} is known", remedy="Give an address: /ip4/…/tcp/…/p2p/… of that peer"
+            )
+        return peer_id
+
+    # --- dialling ----------------------------------------------------------------------------------------------------
+
+    async def _dial(self, peer_id: PeerId) -> None:
+        """Open a session, or wait for the dial that is under way; cancelling only ends the wait."""
+        attempt = self._dials.get(peer_id)
+        if attempt is None:
+            attempt = self._dials[peer_id] = _Dial()
+            self._running_nursery().start_soon(self._run_dial, peer_id, attempt)
+        await attempt.ended.wait()
+        self._book.entry(peer_id).last_error = str(attempt.error or "")
+        if attempt.error is not None:
+            raise attempt.error
+
+    def _running_nursery(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise PeertaskError("the node is not running", code=ErrorCode.DRAINING)
+        return self._nursery
+
+    async def _run_dial(self, peer_id: PeerId, attempt: _Dial) -> None:
+        try:
+            session = await self._open_session(peer_id)
+            self._running_nursery().start_soon(session.run)
+            await self._await_greeting(peer_id, session)
+        except PeertaskError as error:
+            attempt.error = error
+        finally:
+            del self._dials[peer_id]
+            attempt.ended.set()
+
+    async def _open_session(self, peer_id: PeerId) -> Session:
+        if self._host is None:
+            raise PeertaskError("the node is not running", code=ErrorCode.DRAINING)
+        await dial(self._host, self._book.entry(peer_id).addresses, peer_id)
+        try:
+            stream = await self._host.new_stream(ID.from_string(peer_id), [TProtocol(PROTOCOL_ID)])
+        except BaseLibp2pError as error:
+            raise PeerUnreachable(
+                f"peer {peer_id} answers, but does not speak {PROTOCOL_ID}: {error}",
+                code=ErrorCode.INCOMPATIBLE_VERSION,
+                remedy="Check that a peertask node of this version runs there",
+            ) from error
+        return self._session(stream, Initiator.SELF)
+
+    async def _await_greeting(self, peer_id: PeerId, session: Session) -> None:
+        """Return when a session with the peer is open, be it this one or one that the peer opened meanwhile."""
+        with trio.move_on_after(GREETING_S):
+            while peer_id not in self._sessions and not session.over.is_set():
+                changed = self._changed
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_first_of, nursery.cancel_scope, changed)
+                    nursery.start_soon(_first_of, nursery.cancel_scope, session.over)
+        if peer_id in self._sessions:
+            return
+        code = session.end_code or ErrorCode.PEER_UNREACHABLE
+        reason = session.reason or f"it did not say Hello within {GREETING_S:.0f} s"
+        session.leave(ErrorCode.PEER_UNREACHABLE, "no Hello came")
+        raise PeertaskError(f"peer {peer_id} answered, but no session came about: {reason}", code=code)
+
+    def _keep_up(self, peer_id: PeerId) -> None:
+        self._book.entry(peer_id).kept = True
+        if self._nursery is not None and peer_id not in self._keepers:
+            self._start_keeper(peer_id)
+
+    def _start_keeper(self, peer_id: PeerId) -> None:
+        scope = self._keepers[peer_id] = trio.CancelScope()
+        self._running_nursery().start_soon(self._run_keeper, peer_id, scope)
+
+    async def _run_keeper(self, peer_id: PeerId, scope: trio.CancelScope) -> None:
+        with scope:
+            failures = 0
+            while True:
+                session = self._sessions.get(peer_id)
+                if session is not None:
+                    failures = 0
+                    await session.over.wait()
+                    continue
+                failures = 0 if await self._redial(peer_id) else failures + 1
+                await self._pause(peer_id, failures)
+
+    async def _redial(self, peer_id: PeerId) -> bool:
+        try:
+            await self._dial(peer_id)
+        except PeertaskError as error:
+            log.info("peer is away", peer_id=peer_id, code=error.code.value, reason=error.message)
+            return False
+        return True
+
+    async def _pause(self, peer_id: PeerId, failures: int) -> None:
+        """Wait for the next dial; a session that the peer opens ends the wait."""
+        longest = min(LONGEST_REDIAL_S, FIRST_REDIAL_S * 2.0**failures)
+        with trio.move_on_after(self._rng.uniform(0, longest) if failures else 0):
+            while peer_id not in self._sessions:
+                await self._changed.wait()
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    async def _accept(self, stream: INetStream) -> None:
+        if self._nursery is not None:
+            await self._session(stream, Initiator.PEER).run()
+
+    def _session(self, stream: INetStream, initiator: Initiator) -> Session:
+        carrier = stream.muxed_conn
+        if not isinstance(carrier, HardenedYamux):
+            raise TypeError("the stream was not made by node.net.host")
+        peer_id = PeerId(str(carrier.peer_id))
+        return Session(stream, carrier, peer_id, initiator, self, limits=self._limits, pulse=self._pulse)
+
+    def hello_for(self, peer_id: PeerId) -> Hello:
+        """Return what to tell a peer about this node."""
+        return Hello(
+            agent=self._agent,
+            advert=self._advert(peer_id),
+            limits=self._limits,
+            instance=self._instance,
+            addresses=self.addresses[:16],
+        )
+
+    def load(self) -> int:
+        """Return how many tasks this node has."""
+        return self._advert(self.peer_id).load
+
+    def greeted(self, session: Session) -> bool:
+        """Let a session go on unless the pair has a better one."""
+        if session.hello is None:
+            self._guests.add(session)
+            return True
+        rival = self._sessions.get(session.peer_id)
+        if rival is not None and not self._replaces(session, rival):
+            session.leave(ErrorCode.CONFLICT, "another session of this pair goes on")
+            return False
+        if rival is not None:
+            rival.leave(ErrorCode.CONFLICT, "another session of this pair replaces this one")
+            self._drop(rival)
+        self._book.hear(session.peer_id, session.hello.addresses)
+        self._sessions[session.peer_id] = session
+        log.info("peer connected", peer_id=session.peer_id, opened_by=session.initiator.value)
+        for handler in self._handlers.values():
+            handler.opened(session)
+        self._tell_change()
+        return True
+
+    def _replaces(self, new: Session, old: Session) -> bool:
+        """Decide between two sessions of a pair so that both sides choose the same."""
+        restarted = new.hello is not None and old.hello is not None and new.hello.instance != old.hello.instance
+        if old.closed or restarted or new.initiator is old.initiator:
+            return True
+        preferred = Initiator.SELF if self.peer_id < new.peer_id else Initiator.PEER
+        return new.initiator is preferred
+
+    def received(self, session: Session, frame: Frame) -> None:
+        """Pass a frame about a task to this node's half of the conversation."""
+        speaker = SPOKEN_BY[type(frame)]  # type: ignore[index]
+        self._handlers[Role.WORKER if speaker is Role.REQUESTER else Role.REQUESTER].received(session, frame)
+
+    def adverted(self, session: Session) -> None:
+        """Tell that a peer's advert has changed."""
+        if self._sessions.get(session.peer_id) is session:
+            self._tell_change()
+
+    def ended(self, session: Session) -> None:
+        """Forget a session that is over."""
+        self._guests.discard(session)
+        if self._sessions.get(session.peer_id) is session:
+            self._drop(session)
+            log.info("peer disconnected", peer_id=session.peer_id, reason=session.reason)
+
+    def _drop(self, session: Session) -> None:
+        del self._sessions[session.peer_id]
+        if session.end_code is not ErrorCode.CONFLICT:
+            self._book.entry(session.peer_id).last_error = session.reason
+        for handler in self._handlers.values():
+            handler.closed(session, session.reason)
+        self._tell_change()
+
+    def _tell_change(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+        for listener in self._listeners:
+            listener()
+
+
+class _Dial:
+    """A dial that is under way, for everyone who waits for it."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.error: PeertaskError | None = None
+
+
+async def _first_of(scope: trio.CancelScope, event: trio.Event) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _no_advert(_peer_id: PeerId) -> PeerAdvert:
+    return PeerAdvert()

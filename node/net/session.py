@@ -1,0 +1,443 @@
+"""One stream with one peer: frames in, frames out, and the end of it.
+
+Theory of operation. A write costs far more than a frame, so the writer lets the rest of the scheduler's pass queue its frames
+before it takes them: what a busy moment produces shares a write. Large frames come in chunks, and between two chunks
+everything small goes first. The reader hands frames over synchronously and never waits for anybody, because a reader that
+stalls kills the peer's stream after 5 s.
+
+Cancelling a read or a write can corrupt the whole connection under it (see `node.net.host`). So neither is ever cancelled:
+whatever ends a session first makes the connection go away, and then both return by themselves. Deadlines are on waits in
+memory only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import structlog
+import trio
+from libp2p.exceptions import BaseLibp2pError
+
+from node.interfaces import Channel
+from protocol import (
+    DEFAULT_LIMITS,
+    PROTOCOL_VERSION,
+    Bye,
+    Conversation,
+    ErrorCode,
+    Frame,
+    FrameDecoder,
+    Heartbeat,
+    Hello,
+    Limits,
+    Offer,
+    PeerAdvert,
+    PeerId,
+    PeertaskError,
+    Role,
+    Submit,
+    TaskId,
+    encode_frame,
+)
+
+log = structlog.get_logger(__name__)
+
+# What one read takes at the most; yamux's first window is as large.
+READ_BYTES = 256 * 1024
+# libp2p's Noise frames are 64 KiB at the most; a write below that is one of them.
+WRITE_BYTES = 60 * 1024
+# A peer that does not read is cut off by yamux after 5 s; until then this much of what it asked for may wait in memory.
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+# A simple client that neither asks nor waits for anything may stay this long.
+IDLE_CLIENT_S = 300.0
+# How long the last words of a session may take to be written.
+FAREWELL_S = 2.0
+# An event loop that was held up this long has not listened either; the peer's silence is not its own then.
+OWN_PAUSE_S = 1.0
+
+
+class ByteStream(Protocol):
+    """What a session needs of a libp2p stream."""
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return some bytes; none, or an error of libp2p, at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Write all of the bytes, or raise an error of libp2p."""
+
+    async def close(self) -> None:
+        """End this side of the stream."""
+
+
+class Carrier(Protocol):
+    """What a session needs of the connection under its stream."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is gone."""
+
+    async def close(self) -> None:
+        """End the connection, with a goodbye."""
+
+    async def abort(self) -> None:
+        """End the connection without waiting for the peer; readers and writers return."""
+
+
+class Initiator(StrEnum):
+    """Who opened the stream."""
+
+    SELF = "self"
+    PEER = "peer"
+
+
+class SessionOwner(Protocol):
+    """Who is told of what happens on sessions; all methods are synchronous, quick, and do not raise."""
+
+    def hello_for(self, peer_id: PeerId) -> Hello:
+        """Return what to tell a peer about this node."""
+
+    def load(self) -> int:
+        """Return how many tasks this node has, for the next heartbeat."""
+
+    def greeted(self, session: Session) -> bool:
+        """The peer has said who it is, or asked for something without a Hello: may the session go on?"""
+
+    def received(self, session: Session, frame: Frame) -> None:
+        """A frame about a task came."""
+
+    def adverted(self, session: Session) -> None:
+        """The peer's advert has changed."""
+
+    def ended(self, session: Session) -> None:
+        """The session is over, for its `reason`; called once for each that `greeted` let go on."""
+
+
+class Pulse(NamedTuple):
+    """How a session finds out that its peer is gone.
+
+    Attributes:
+        heartbeat_s: how often each side says that it is alive, in seconds.
+        silence_s: after how long without a word the peer is given up, in seconds.
+    """
+
+    heartbeat_s: float = 5.0
+    silence_s: float = 15.0
+
+
+class _Piece(NamedTuple):
+    """Bytes of a large frame, or of one that must not overtake it; `ends` names the task whose frame is complete with it."""
+
+    data: bytes
+    ends: TaskId | None
+
+
+class Session(Channel):
+    """A session over an open stream.
+
+    Args:
+        stream: opened for the session protocol.
+        carrier: the connection under it.
+        peer_id: who is at the other end, as authenticated.
+        initiator: who opened the stream.
+        owner: told of everything.
+        limits: what this node takes.
+        pulse: how a lost peer is found.
+
+    Attributes:
+        hello: what the peer said about itself; None for a simple client, and before it did.
+        latency_ms: the round trip of the last heartbeat; None before the first.
+        over: set when the session has ended.
+        reason: why, in words.
+        end_code: why, for programs.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        carrier: Carrier,
+        peer_id: PeerId,
+        initiator: Initiator,
+        owner: SessionOwner,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self.peer_id = peer_id
+        self.initiator = initiator
+        self.advert: PeerAdvert | None = None
+        self.hello: Hello | None = None
+        self.in_flight = DEFAULT_LIMITS.in_flight
+        self.local_in_flight = limits.in_flight
+        self.latency_ms: float | None = None
+        self.over = trio.Event()
+        self.reason = ""
+        self.end_code: ErrorCode | None = None
+        self._stream = stream
+        self._carrier = carrier
+        self._owner = owner
+        self._pulse = pulse or Pulse()
+        self._peer_limits = DEFAULT_LIMITS
+        self._decoder = FrameDecoder(limits)
+        self._conversation = Conversation()
+        self._small: list[bytes] = []
+        self._large: deque[_Piece] = deque()
+        self._large_tasks: set[TaskId] = set()
+        self._queued = 0
+        self._news = trio.Event()
+        self._ending = trio.Event()
+        self._written = trio.Event()
+        self._read_out = trio.Event()
+        self._greeted = False
+        self._welcome = False
+        self._heard_at = trio.current_time()
+
+    def __repr__(self) -> str:
+        state = "over" if self.closed else "open"
+        return f"<Session with {self.peer_id} opened by {self.initiator}, {state}, queued={self._queued}>"
+
+    __hash__ = object.__hash__
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session is over, or about to be."""
+        return self.end_code is not None
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame; see `Channel.send`."""
+        if self.closed:
+            raise PeertaskError(
+                f"the session with peer {self.peer_id} is over: {self.reason}", code=ErrorCode.PEER_LOST
+            )
+        if self._queued > MAX_QUEUED_BYTES and isinstance(frame, Submit):
+            raise PeertaskError(
+                f"{self._queued:,} bytes wait to be sent to peer {self.peer_id}, and {MAX_QUEUED_BYTES:,} is the limit",
+                code=ErrorCode.BUSY,
+            )
+        pieces = encode_frame(frame, self._peer_limits)
+        self._conversation.send(frame)
+        self._queue(frame, pieces)
+        if self._read_out.is_set():
+            self._end_unless_answers_are_due()
+
+    def _queue(self, frame: Frame, pieces: list[bytes]) -> None:
+        task_id = getattr(frame, "task_id", None)
+        behind_large = task_id in self._large_tasks or (type(frame) is Bye and bool(self._large))
+        if len(pieces) == 1 and not behind_large:
+            self._small.append(pieces[0])
+        else:
+            self._large.extend(_Piece(piece, None) for piece in pieces[:-1])
+            self._large.append(_Piece(pieces[-1], task_id))
+            self._large_tasks.add(task_id)  # type: ignore[arg-type]
+        self._queued += sum(map(len, pieces))
+        self._news.set()
+
+    def leave(self, code: ErrorCode, reason: str) -> None:
+        """Say Bye, and end the session when everything that waits is written; no effect when it is over."""
+        if not self.closed:
+            self.send(Bye(code, reason))
+            self._finish(code, reason)
+
+    def _refuse(self, error: PeertaskError) -> None:
+        log.warning("session ended by this node", peer_id=self.peer_id, code=error.code.value, reason=error.message)
+        self._large.clear()
+        self.leave(error.code, str(error))
+
+    def _finish(self, code: ErrorCode, reason: str) -> None:
+        if self.closed:
+            return
+        self.end_code = code
+        self.reason = reason
+        self._news.set()
+        self._ending.set()
+
+    async def _write(self) -> None:
+        try:
+            while await self._anything_to_write():
+                for data in self._next_writes():
+                    await self._stream.write(data)
+                    self._queued -= len(data)
+        except BaseLibp2pError as error:
+            self._finish(ErrorCode.PEER_LOST, f"writing to the peer failed: {type(error).__name__}")
+        finally:
+            self._written.set()
+
+    async def _anything_to_write(self) -> bool:
+        while not (self._small or self._large):
+            if self.closed:
+                return False
+            self._news = trio.Event()
+            await self._news.wait()
+            # The rest of this pass of the scheduler, and of the one that it wakes, queues its frames too.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        return True
+
+    def _next_writes(self) -> list[bytes]:
+        """Take everything small, and one piece of what is large."""
+        small, self._small = b"".join(self._small), []
+        writes = [small[start : start + WRITE_BYTES] for start in range(0, len(small), WRITE_BYTES)]
+        if self._large:
+            piece = self._large.popleft()
+            writes.append(piece.data)
+            if piece.ends is not None:
+                self._large_tasks.discard(piece.ends)
+        return writes
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while not self.closed and (data := await self._stream.read(READ_BYTES)):
+                self._heard_at = trio.current_time()
+                for frame in self._decoder.feed(data):
+                    self._take(frame)
+        except BaseLibp2pError as error:
+            log.debug("stream ended", peer_id=self.peer_id, reason=type(error).__name__)
+        except PeertaskError as error:
+            self._refuse(error)
+        except Exception:
+            log.exception("a defect of this node ended a session", peer_id=self.peer_id)
+            self._refuse(PeertaskError("the node has a defect; its log has the details"))
+        finally:
+            self._read_out.set()
+            self._end_unless_answers_are_due()
+
+    def _end_unless_answers_are_due(self) -> None:
+        """End with the peer's side of the stream; a simple client may have closed it and wait for its results."""
+        if self.hello is not None or not self._conversation.under_way(Role.WORKER):
+            self._finish(ErrorCode.PEER_LOST, "the peer ended the session without a Bye")
+
+    def _take(self, frame: Frame) -> None:
+        self._conversation.receive(frame)
+        if not self._greeted and not isinstance(frame, Bye):
+            self._greet(frame)
+        match frame:
+            case Hello():
+                pass
+            case Heartbeat():
+                self._take_heartbeat(frame)
+            case Offer():
+                self._update_advert(kinds=frame.kinds, personas=frame.personas, slots=frame.slots)
+            case Bye():
+                self._finish(frame.code, f"the peer said goodbye: {frame.message or frame.code.value}")
+            case _ if self._welcome:
+                self._owner.received(self, frame)
+
+    def _greet(self, frame: Frame) -> None:
+        self._greeted = True
+        if isinstance(frame, Hello):
+            self._check_version(frame)
+            self.hello = frame
+            self.advert = frame.advert
+            self.in_flight = frame.limits.in_flight
+            self._peer_limits = frame.limits
+            if self.initiator is Initiator.PEER:
+                self.send(self._owner.hello_for(self.peer_id))
+        self._welcome = self._owner.greeted(self)
+
+    def _check_version(self, hello: Hello) -> None:
+        own_major = PROTOCOL_VERSION.split(".", maxsplit=1)[0]
+        if own_major not in {version.split(".")[0] for version in hello.versions}:
+            raise PeertaskError(
+                f"peer {self.peer_id} speaks versions {', '.join(hello.versions)} of the protocol, "
+                f"and this node speaks {PROTOCOL_VERSION}",
+                code=ErrorCode.INCOMPATIBLE_VERSION,
+                remedy="Update the older of the two nodes",
+            )
+
+    def _take_heartbeat(self, beat: Heartbeat) -> None:
+        if beat.ping and not self.closed:
+            self.send(Heartbeat(self._owner.load(), pong=beat.ping))
+        if beat.pong:
+            self.latency_ms = max(0, _microseconds() - beat.pong) / 1000
+        if self.advert is not None and self.advert.load != beat.load:
+            self._update_advert(load=beat.load)
+
+    def _update_advert(self, **changes: object) -> None:
+        self.advert = replace(self.advert or PeerAdvert(), **changes)  # type: ignore[arg-type]
+        if self._welcome:
+            self._owner.adverted(self)
+
+    # --- living and ending -------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until the session is over; why it ended stands in `reason` then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._write)
+                if self.initiator is Initiator.SELF:
+                    self.send(self._owner.hello_for(self.peer_id))
+                await self._live()
+                self._tell_end()
+                await self._go()
+        finally:
+            self._finish(ErrorCode.DRAINING, "this node was stopped")
+            self._tell_end()
+            self.over.set()
+
+    def _tell_end(self) -> None:
+        if self._welcome:
+            self._welcome = False
+            self._owner.ended(self)
+
+    async def _live(self) -> None:
+        """Keep the peer alive to us, and us to the peer, until something ends the session."""
+        next_beat = trio.current_time() + self._pulse.heartbeat_s
+        while not self._ending.is_set():
+            wake_at = min(next_beat, self._heard_at + self._patience_s())
+            with trio.move_on_at(wake_at):
+                await self._ending.wait()
+                return
+            if trio.current_time() - wake_at > OWN_PAUSE_S:
+                self._heard_at = trio.current_time()
+            if trio.current_time() >= next_beat:
+                next_beat = trio.current_time() + self._pulse.heartbeat_s
+                self._beat()
+            self._check_silence()
+
+    def _beat(self) -> None:
+        if self._carrier.is_closed:
+            self._finish(ErrorCode.PEER_LOST, "the connection is gone")
+        elif self.hello is not None and not self.closed:
+            self.send(Heartbeat(self._owner.load(), ping=_microseconds()))
+
+    def _patience_s(self) -> float:
+        if self.hello is not None or not self._greeted:
+            return self._pulse.silence_s
+        return float("inf") if self._conversation.under_way(Role.WORKER) else IDLE_CLIENT_S
+
+    def _check_silence(self) -> None:
+        silence = trio.current_time() - self._heard_at
+        if silence >= self._patience_s():
+            self._small.clear()
+            self._large.clear()
+            self._finish(ErrorCode.PEER_LOST, f"nothing was heard from the peer for {silence:.0f} s")
+
+    async def _go(self) -> None:
+        """Write the last words, and let go of the connection, so that the reader and the writer return."""
+        with trio.move_on_after(FAREWELL_S):
+            await self._written.wait()
+        if self._written.is_set() and self._read_out.is_set():
+            await self._close_stream()
+        elif self._written.is_set():
+            await self._carrier.close()
+        else:
+            await self._carrier.abort()
+
+    async def _close_stream(self) -> None:
+        try:
+            await self._stream.close()
+        except BaseLibp2pError as error:
+            log.debug("stream was gone already", peer_id=self.peer_id, reason=type(error).__name__)
+        if self.hello is not None:
+            await self._carrier.close()
+
+
+def _microseconds() -> int:
+    return round(trio.current_time() * 1_000_000) + 1

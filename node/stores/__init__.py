@@ -1,0 +1,1 @@
+"""Where records are kept: dumb persistence, one module for each place."""

@@ -1,0 +1,105 @@
+"""Records in the memory of this process: what a program that embeds a node needs, and the fastest there is.
+
+A record is kept as it was handed in. Facts are kept only while their task goes on: the record of a finished one tells how it
+ended, and a node keeps a hundred thousand of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from node.interfaces import Change, Committed, Store
+from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
+
+# A task has four facts; more of them are progress, ten a second at the most, and a watcher that comes back wants the last
+# seconds of it. At some 120 bytes each, 256 tasks that report without end hold 2 MB.
+MAX_FACTS_PER_TASK = 64
+
+
+class MemoryStore(Store):
+    """Keeps everything in this process; what is appended is committed before `append` returns.
+
+    What it holds outlives `running`: a node that is started again on the same store goes on where the last one stopped.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[TaskId, TaskRecord] = {}
+        self._facts: dict[TaskId, list[Fact]] = {}
+        self._committed: Committed | None = None
+
+    @asynccontextmanager
+    async def running(self, committed: Committed) -> AsyncIterator[None]:
+        """Be open for the length of the context.
+
+        Raises:
+            PeertaskError: code STORE_FAILED, when it is open already.
+        """
+        if self._committed is not None:
+            raise PeertaskError(
+                "the memory store is open already",
+                code=ErrorCode.STORE_FAILED,
+                remedy="Give each node a store of its own",
+            )
+        self._committed = committed
+        try:
+            yield
+        finally:
+            self._committed = None
+
+    def append(self, change: Change) -> None:
+        """Keep the record and the fact of a change, and call `committed` with it.
+
+        Raises:
+            PeertaskError: code CONFLICT, when another `seq` is next; STORE_FAILED, when the store is not open.
+        """
+        if self._committed is None:
+            raise PeertaskError("the memory store is not open", code=ErrorCode.STORE_FAILED)
+        record = change.record
+        task_id = record.task.id
+        known = self._records.get(task_id)
+        if record.seq != (1 if known is None else known.seq + 1):
+            raise _conflict(record, known)
+        self._records[task_id] = record
+        if record.terminal:
+            self._facts.pop(task_id, None)
+        else:
+            self._keep(task_id, change.fact)
+        self._committed((change,))
+
+    def _keep(self, task_id: TaskId, fact: Fact) -> None:
+        facts = self._facts.get(task_id)
+        if facts is None:
+            self._facts[task_id] = [fact]
+            return
+        facts.append(fact)
+        if len(facts) > MAX_FACTS_PER_TASK:
+            del facts[0]
+
+    async def load(self) -> AsyncIterator[TaskRecord]:
+        """Yield every record, the oldest first; those of one millisecond in the order of their first append."""
+        for record in sorted(self._records.values(), key=lambda record: record.created_at):
+            yield record
+
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+        """Yield the last facts of a task, 64 at the most, whose number is greater than `after_seq`; none once it has ended."""
+        facts = self._facts.get(task_id)
+        if facts is None:
+            return
+        first_seq = self._records[task_id].seq - len(facts) + 1
+        for fact in facts[max(0, after_seq + 1 - first_seq) :]:
+            yield fact
+
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Drop the records and facts of these tasks, if they are there."""
+        for task_id in task_ids:
+            self._records.pop(task_id, None)
+            self._facts.pop(task_id, None)
+
+
+def _conflict(record: TaskRecord, known: TaskRecord | None) -> PeertaskError:
+    last = "holds no record of it" if known is None else f"holds number {known.seq} of it"
+    return PeertaskError(
+        f"task {record.id}: fact number {record.seq} cannot be kept, because the store {last}",
+        code=ErrorCode.CONFLICT,
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -19,10 +20,12 @@ from node.dispatcher import Dispatcher
 from node.executors.callable import CallableExecutor
 from node.executors.echo import EchoExecutor
 from node.executors.mock import MockExecutor
-from node.executors.remote import RemoteExecutor
+from node.executors.remote import RemoteDelegate
 from node.feed import Feed
+from node.gateways.http.gateway import Gateway
+from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Executor, Lagged, PeerInfo, TaskFilter
+from node.interfaces import Change, Executor, Lagged, PeerInfo, Store, TaskFilter
 from node.manager import Capacity, TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.host import HostConfig
@@ -30,7 +33,7 @@ from node.net.identity import load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.stores.memory import MemoryStore
-from node.telemetry import default_to_stdlib_logging, inject_traceparent
+from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent
 from protocol import (
     ErrorCode,
     PeerAdvert,
@@ -48,11 +51,16 @@ log = structlog.get_logger(__name__)
 
 # Finished tasks are also forgotten as new ones finish; this is for a node that has nothing to do.
 SWEEP_INTERVAL_S = 60.0
+# A busy node makes some 30 objects a task that a collection looks at: one every thousand tasks costs nothing that shows, and
+# keeps what really is cyclic (exceptions, cancelled scopes) below a few megabytes.
+COLLECT_AFTER_OBJECTS = 50_000
+COLLECT_MIDDLE_AFTER = 20
+COLLECT_ALL_AFTER = 100
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Node:
+class Node(NodeControl):
     """A running node; `open_node` makes one.
 
     Attributes:
@@ -61,10 +69,14 @@ class Node:
         feed: tells what happens to them.
     """
 
-    def __init__(self, config: NodeConfig, executors: Iterable[Executor] = ()) -> None:
+    def __init__(
+        self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None
+    ) -> None:
         self.config = config
         self.feed = Feed()
         self._clock = SystemClock()
+        self._started_at = self._clock.now()
+        self._metrics = NodeMetrics()
         self._executors: dict[str, Executor] = {}
         key_pair = load_or_create_identity(config.data) if config.data is not None else create_new_key_pair()
         self._network = PeerNetwork(
@@ -74,9 +86,9 @@ class Node:
         )
         self.peer_id = self._network.peer_id
         self.manager = TaskManager(
-            MemoryStore(), self._clock, self.feed, own_id=self.peer_id, capacity=_capacity_of(config)
+            store or MemoryStore(), self._clock, self.feed, own_id=self.peer_id, capacity=_capacity_of(config)
         )
-        self._remote = RemoteExecutor(self._network)
+        self._remote = RemoteDelegate(self._network)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -115,6 +127,65 @@ class Node:
                 self._network.keep(address)
             log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
             yield
+
+    # --- what programs of this machine ask over the control socket ----------------------------------------------------
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Answer on the control socket of the data folder for the length of the context; `open_node` calls this.
+
+        Raises:
+            PeertaskError: code INVALID_CONFIG, when another node runs in the data folder.
+        """
+        folder = self.config.data
+        if folder is None:
+            yield
+            return
+        # A program that embeds a node without a data folder does not load a web server.
+        from node.gateways.http.server import serve  # noqa: PLC0415
+
+        self._set_up_metrics()
+        gateway = Gateway(self.manager, self, self._clock, self.config.payload_bytes)
+        stop, stopped = trio.Event(), trio.Event()
+
+        async def answer(task_status: trio.TaskStatus[object]) -> None:
+            try:
+                await serve(gateway, folder, stop=stop, bind=self.config.http, task_status=task_status)
+            finally:
+                stopped.set()
+
+        async with open_background() as nursery:
+            await nursery.start(answer)
+            try:
+                yield
+            finally:
+                stop.set()
+                with trio.CancelScope(shield=True):
+                    await stopped.wait()
+
+    def info(self) -> NodeInfo:
+        """Return what this node says about itself, now."""
+        return NodeInfo(
+            peer_id=self.peer_id,
+            addresses=self.addresses,
+            agent=self._network.agent,
+            advert=self._advert_for(self.peer_id),
+            started_at=self._started_at,
+        )
+
+    def health(self) -> Health:
+        """Return whether this node does its work, now."""
+        return Health("draining" if self.manager.draining else "ok")
+
+    def metrics(self) -> str:
+        """Return all metrics in the text format of Prometheus; they are counted while the control socket is served."""
+        return self._metrics.text()
+
+    def _set_up_metrics(self) -> None:
+        self.feed.listen(self._metrics.observe)
+        self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
+        self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
+        self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
@@ -231,8 +302,9 @@ class Node:
         return self.manager.watch(None if task_id is None else parse_task_id(task_id), after_seq)
 
     async def _resolve(self, to: str) -> PeerId:
-        if to == self.peer_id:
-            return self.peer_id
+        peer_id = PeerId(to)
+        if peer_id == self.peer_id or self._network.channel(peer_id) is not None:
+            return peer_id
         return await self._network.connect(to) if to.startswith("/") else self._network.keep(to)
 
     async def _result_or_cancel(self, task_id: TaskId) -> TaskResult:
@@ -288,19 +360,32 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(config: NodeConfig | None = None, executors: Iterable[Executor] = ()) -> AsyncIterator[Node]:
+async def open_node(
+    config: NodeConfig | None = None,
+    executors: Iterable[Executor] = (),
+    store: Store | None = None,
+    *,
+    control: bool = True,
+) -> AsyncIterator[Node]:
     """Run a node for the length of the context.
 
     Args:
         config: its settings; by default it listens on loopback and keeps its tasks in memory.
         executors: what it can do besides ``mock`` and ``echo``.
+        store: where it keeps its tasks; in memory by default. What is in it is gone on with.
+        control: whether it answers programs of this machine over a socket in its data folder, when it has one; only one
+            node at a time can.
 
     Raises:
-        PeertaskError: INVALID_CONFIG when an address or the identity cannot be used; says which, and what to do.
+        PeertaskError: INVALID_CONFIG when an address, the identity or the data folder cannot be used; says which, and
+            what to do.
     """
     default_to_stdlib_logging()
-    node = Node(config or NodeConfig(), executors)
-    async with node.running():
+    node = Node(config or NodeConfig(), executors, store)
+    async with AsyncExitStack() as stack:
+        if control:  # first, because it finds out whether another node has the data folder
+            await stack.enter_async_context(node.answering())
+        await stack.enter_async_context(node.running())
         yield node
 
 
@@ -311,3 +396,14 @@ def _capacity_of(config: NodeConfig) -> Capacity:
         finished_bytes=config.retention_bytes,
         finished_ms=config.retention_ms,
     )
+
+
+def tune_collector() -> None:
+    """Set the cyclic garbage collector for a process that is a node and nothing else.
+
+    Records are kept by the hundred thousand and hold no cycles, so the default of a collection every 700 objects walks over
+    them for nothing. What is there at the start is never looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, COLLECT_MIDDLE_AFTER, COLLECT_ALL_AFTER)

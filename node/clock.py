@@ -12,8 +12,9 @@ _NS_PER_MS = 1_000_000
 class SystemClock(Clock):
     """Takes the wall clock once, when it is made, and goes on with the monotonic clock from there.
 
-    So nothing that moves the wall clock (NTP, a person, daylight saving) makes a lease lapse or a fact come before its cause.
-    The price: it does not follow a correction, and on most systems it does not count the time that the machine was suspended.
+    So nothing that moves the wall clock (NTP, a person, daylight saving) makes a lease lapse or a fact come before its
+    cause. The price: it does not follow a correction, and on most systems it does not count the time that the machine
+    was suspended.
     """
 
     __slots__ = ("_epoch_ns",)

@@ -113,7 +113,7 @@ FrameBytes = Annotated[int, Field(ge=_MIN_FRAME_BYTES, le=_MAX_FRAME_BYTES)]
 class _Settings(BaseModel):
     """The settings and what is allowed in each."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Annotated[Path, AfterValidator(Path.expanduser)] | None = None
     """The folder that keeps the node's key, its control socket and what it stores. Without one nothing is written to
@@ -205,16 +205,22 @@ class NodeConfig(_Settings):
 
     @classmethod
     def load(
-        cls, path: Path | None = None, *, environment: Mapping[str, str] | None = None, **overrides: object
+        cls,
+        path: Path | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        defaults: Mapping[str, object] | None = None,
+        **overrides: object,
     ) -> Self:
-        """Read the settings: `overrides` win over ``PEERTASK_*`` variables, and they over the TOML file.
+        """Read the settings from every source.
 
-        A list or table replaces the one of a weaker source, it is not merged with it.
+        `overrides` win over ``PEERTASK_*`` variables, these over the TOML file, and that over `defaults`. A list or table replaces the one of a weaker source, it is not merged with it.
 
         Args:
             path: the TOML file, which must be there. By default the one that ``PEERTASK_CONFIG`` names, else
                 `default_file` when there is one.
             environment: where the variables come from; by default those of the process.
+            defaults: what the caller uses where the defaults of the settings do not suit it.
             overrides: settings by name; None counts as not given.
 
         Raises:
@@ -226,6 +232,7 @@ class NodeConfig(_Settings):
             _Source("the command line", {key: value for key, value in overrides.items() if value is not None}),
             _Source("the environment", dict(_from_environment(environment)), ENVIRONMENT_PREFIX),
             _from_file(path, environment),
+            _Source("the defaults of the program", defaults or {}),
         ]
         merged = {key: value for source in reversed(sources) for key, value in source.values.items()}
         try:

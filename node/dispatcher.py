@@ -5,20 +5,22 @@ It keeps nothing that the records do not say: the backlog is told of every chang
 
 from __future__ import annotations
 
-import math
+import heapq
+import itertools
 import random
 from collections.abc import Mapping
 
 import structlog
 import trio
+from pydantic import ValidationError
 
 from node.config import LEASE_MS
 from node.coordination.plan import Assignment, Backlog, Worker, plan
 from node.coordination.retries import after_failure
 from node.feed import Feed
-from node.interfaces import Change, Channel, Clock, Execution, Executor, Network, Output
+from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output
 from node.manager import TaskManager
-from node.telemetry import execution_span
+from node.runners import LocalAttempt, RunnerPool
 from protocol import (
     Cancelled,
     CancelRequested,
@@ -41,10 +43,13 @@ from protocol import (
     TaskRecord,
     TaskResult,
     TaskStatus,
+    describe_invalid,
 )
 
 log = structlog.get_logger(__name__)
 
+# A worker has as long as this to stop a task and say so: TERM and KILL of a process group take it 5 s at most.
+CANCEL_GRACE_MS = 10_000
 # Ten reports a second are as many as a person or a progress bar can follow; each one is a fact, and a frame to a peer.
 PROGRESS_INTERVAL_MS = 100
 # What a peer that has said nothing of its limits is given at once.
@@ -60,7 +65,7 @@ class Dispatcher:
         clock: tells the time.
         network: whose open channels are peers that can take tasks.
         executors: those of this node, by kind; may grow while it runs, when `wake` is called after.
-        remote: carries out what a peer is to do.
+        remote: hands to a peer what it is to do.
         rng: draws the jitter of retries.
     """
 
@@ -71,7 +76,7 @@ class Dispatcher:
         clock: Clock,
         network: Network,
         executors: Mapping[str, Executor],
-        remote: Executor,
+        remote: Delegate,
         rng: random.Random,
     ) -> None:
         self._manager = manager
@@ -86,6 +91,9 @@ class Dispatcher:
         self._peers: dict[PeerId, Worker] = {}
         self._peers_stale = True
         self._attempts: dict[TaskId, Attempt] = {}
+        self._pools: dict[str, RunnerPool] = {}
+        self._limits: list[tuple[int, int, Attempt]] = []
+        self._limit_numbers = itertools.count()
         self._wake = trio.Event()
         self._idle = trio.Event()
         feed.listen(self._observe)
@@ -94,7 +102,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many tasks wait for an executor."""
-        return self._backlog.waiting
+        return len(self._backlog.tasks)
 
     @property
     def executing(self) -> int:
@@ -104,21 +112,30 @@ class Dispatcher:
     @property
     def local_load(self) -> int:
         """How many tasks this node's own executors have, waiting ones included."""
-        return self._backlog.waiting + sum(worker.busy for worker in self._local.values())
+        return len(self._backlog.tasks) + sum(worker.busy for worker in self._local.values())
 
     def wake(self) -> None:
         """Ask the plan again soon."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Dispatch until cancelled; attempts that run then are cancelled and released."""
+        """Dispatch until cancelled; what runs here is stopped and released then."""
         self._restore()
-        async with trio.open_nursery() as nursery:
-            while True:
-                self._wake = trio.Event()
-                wake_at = self._dispatch(nursery)
-                with trio.move_on_after(self._seconds_until(wake_at)):
-                    await self._wake.wait()
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    self._wake = trio.Event()
+                    await self._sleep_until(self._dispatch(nursery))
+        finally:
+            for attempt in list(self._attempts.values()):
+                self._release(attempt)
+
+    async def _sleep_until(self, wake_at: int | None) -> None:
+        if wake_at is None:
+            await self._wake.wait()
+            return
+        with trio.move_on_after(max(0.0, (wake_at - self._clock.now()) / 1000)):
+            await self._wake.wait()
 
     async def drain(self) -> None:
         """Return when no attempt runs any more; tasks that wait keep waiting."""
@@ -144,7 +161,7 @@ class Dispatcher:
             self._wake_if_waiting()
 
     def _wake_if_waiting(self) -> None:
-        if self._backlog.waiting:
+        if self._backlog.tasks and not self._wake.is_set():
             self._wake.set()
 
     def _peers_changed(self) -> None:
@@ -152,18 +169,16 @@ class Dispatcher:
         self._wake.set()
 
     def _dispatch(self, nursery: trio.Nursery) -> int | None:
-        if self._manager.draining:
-            return None
         now = self._clock.now()
+        limit_at = self._end_overdue(now)
+        if self._manager.draining:
+            return limit_at
         decision = plan(self._backlog, self._workers(), own_id=self._own_id, now=now)
         for task_id in decision.expired:
             self._expire(task_id, now)
         for assignment in decision.starts:
             self._start(assignment, now, nursery)
-        return decision.wake_at
-
-    def _seconds_until(self, wake_at: int | None) -> float:
-        return math.inf if wake_at is None else max(0.0, (wake_at - self._clock.now()) / 1000)
+        return min((at for at in (limit_at, decision.wake_at) if at is not None), default=None)
 
     def _workers(self) -> list[Worker]:
         for kind, executor in self._executors.items():
@@ -193,57 +208,50 @@ class Dispatcher:
     def _start(self, assignment: Assignment, now: int, nursery: trio.Nursery) -> None:
         task_id, worker = assignment
         record = self._manager.get_task(task_id)
-        remote = worker.peer_id != self._own_id
-        executor = self._remote if remote else self._executors[record.task.kind]
-        attempt = Attempt(self._manager, self._clock, record, worker.peer_id)
-        facts = [Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)]
+        attempt = Attempt(self, self._manager, self._clock, record, worker)
+        claimed = Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)
         try:
-            if executor.starts_itself:
-                self._manager.apply(*facts)
-            else:
-                self._manager.apply(*facts, Started(task_id, now, attempt.attempt))
+            if worker.peer_id == self._own_id:
+                self._manager.apply(claimed, Started(task_id, now, attempt.attempt))
                 attempt.has_started = True
+            else:
+                self._manager.apply(claimed)
         except IllegalTransition:
             # A cancel is on its way to the disk: the task is out of the backlog, and stays so.
             worker.busy -= 1
             return
         self._attempts[task_id] = attempt
-        nursery.start_soon(self._run, attempt, executor, worker)
+        if attempt.has_started:
+            self._pool(record.task.kind, nursery).run_soon(attempt)
+        else:
+            self._delegate(attempt)
 
-    async def _run(self, attempt: Attempt, executor: Executor, worker: Worker) -> None:
-        outcome: Output | PeertaskError
-        try:
-            outcome = await self._execute(attempt, executor)
-        except trio.Cancelled:
-            self._release(attempt)
-            raise
-        finally:
-            self._attempts.pop(attempt.task.id, None)
-            self._return_slot(worker)
-            if not self._attempts:
-                self._idle.set()
-        self._conclude(attempt, outcome)
+    def _pool(self, kind: str, nursery: trio.Nursery) -> RunnerPool:
+        pool = self._pools.get(kind)
+        if pool is None or pool.executor is not self._executors[kind]:
+            pool = self._pools[kind] = RunnerPool(self._executors[kind], nursery)
+        return pool
 
-    def _return_slot(self, worker: Worker) -> None:
-        # A peer that has been away has a new worker, which took the count over.
-        current = self._peers.get(worker.peer_id, worker)
-        owner = worker if worker.peer_id == self._own_id else current
-        owner.busy -= 1
-        self._wake_if_waiting()
+    def _delegate(self, attempt: Attempt) -> None:
+        deadline = attempt.deadline
+        if deadline is not None:
+            self._limit(attempt, deadline)
+        self._remote.begin(attempt)
 
-    async def _execute(self, attempt: Attempt, executor: Executor) -> Output | PeertaskError:
-        attempt.begun_at = trio.current_time()
-        limit = attempt.limit_ms(own_timeout=executor is not self._remote)
-        attempt.scope.deadline = math.inf if limit is None else attempt.begun_at + limit / 1000
-        try:
-            with attempt.scope, execution_span(attempt.task, attempt.attempt):
-                return await executor.execute(attempt)
-        except PeertaskError as error:
-            return error
-        except Exception as error:
-            log.warning("execution failed", task_id=attempt.task.id, attempt=attempt.attempt, exc_info=True)
-            return PeertaskError(f"{type(error).__name__}: {error}", code=ErrorCode.EXECUTION_FAILED)
-        return attempt.why_stopped()
+    def _limit(self, attempt: Attempt, at: int) -> None:
+        """End a delegated attempt at a time, whatever its peer does."""
+        heapq.heappush(self._limits, (at, next(self._limit_numbers), attempt))
+        self._wake.set()
+
+    def _end_overdue(self, now: int) -> int | None:
+        """End the delegated attempts whose limit has passed, and return the next limit."""
+        while self._limits and (self._limits[0][0] <= now or self._limits[0][2].over):
+            _, _, attempt = heapq.heappop(self._limits)
+            if not attempt.over:
+                if not attempt.cancel_requested:
+                    self._remote.stop(attempt)
+                attempt.finish(attempt.why_stopped())
+        return self._limits[0][0] if self._limits else None
 
     def _cancel(self, record: TaskRecord) -> None:
         attempt = self._attempts.get(record.id)
@@ -251,31 +259,51 @@ class Dispatcher:
             self._manager.apply(Cancelled(record.id, self._clock.now()))
             return
         attempt.cancel_requested = True
-        attempt.scope.cancel()
+        if attempt.holder != self._own_id:
+            self._limit(attempt, self._clock.now() + CANCEL_GRACE_MS)
+            self._remote.stop(attempt)
+        elif attempt.scope is not None:
+            attempt.scope.cancel()
+        else:
+            attempt.finish(attempt.why_stopped())
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take note of the end of an attempt; called by it, once."""
+        del self._attempts[attempt.task.id]
+        self._return_slot(attempt.worker)
+        if not self._attempts:
+            self._idle.set()
+        self._conclude(attempt, outcome)
+
+    def _return_slot(self, worker: Worker) -> None:
+        # A peer that has been away has a new worker, which took the count over.
+        owner = worker if worker.peer_id == self._own_id else self._peers.get(worker.peer_id, worker)
+        owner.busy -= 1
+        self._wake_if_waiting()
 
     # --- recording ---------------------------------------------------------------------------------------------------
 
-    def _conclude(self, attempt: Attempt, outcome: Output | PeertaskError) -> None:
+    def _conclude(self, attempt: Attempt, outcome: Outcome) -> None:
         try:
-            if isinstance(outcome, Output):
-                self._complete(attempt, outcome)
-            else:
+            if isinstance(outcome, PeertaskError):
                 self._fail(attempt, outcome)
+            else:
+                self._complete(attempt, outcome)
         except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
             log.info("late outcome dropped", task_id=attempt.task.id, attempt=attempt.attempt, reason=str(error))
 
-    def _complete(self, attempt: Attempt, output: Output) -> None:
-        duration = output.duration_ms
-        if duration is None:
-            duration = round((trio.current_time() - attempt.begun_at) * 1000)
+    def _complete(self, attempt: Attempt, outcome: TaskResult | Output) -> None:
+        now = self._clock.now()
         task_id = attempt.task.id
+        if isinstance(outcome, Output):
+            try:
+                outcome = TaskResult(task_id, outcome.text, now - attempt.begun_at, outcome.artifacts)
+            except ValidationError as error:
+                problem = f"the executor returned what cannot be a result: {describe_invalid(error)}"
+                self._fail(attempt, PeertaskError(problem, code=ErrorCode.EXECUTION_FAILED))
+                return
         attempt.started()
-        try:
-            result = TaskResult(task_id, output.text, duration, output.artifacts)
-        except ValueError as error:
-            self._fail(attempt, PeertaskError(f"the result is not valid: {error}", code=ErrorCode.EXECUTION_FAILED))
-            return
-        self._manager.apply(Completed(task_id, self._clock.now(), attempt.attempt, result))
+        self._manager.apply(Completed(task_id, now, attempt.attempt, outcome))
 
     def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
         failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
@@ -296,6 +324,7 @@ class Dispatcher:
 
     def _release(self, attempt: Attempt) -> None:
         """Give back what was running when this node stopped."""
+        attempt.over = True
         record = self._manager.get_task(attempt.task.id)
         now = self._clock.now()
         if record.status is TaskStatus.CANCELLING:
@@ -306,30 +335,53 @@ class Dispatcher:
             )
 
 
-class Attempt(Execution):
-    """One attempt that the dispatcher runs."""
+class Attempt(LocalAttempt):
+    """One attempt that the dispatcher runs, here or at a peer.
 
-    def __init__(self, manager: TaskManager, clock: Clock, record: TaskRecord, holder: PeerId) -> None:
+    Attributes:
+        worker: whose slot it takes.
+        deadline: when the requester stops caring, in milliseconds since the epoch; None for never.
+        begun_at: when it was claimed, in milliseconds since the epoch.
+        has_started: whether its start is recorded.
+        cancel_requested: whether the requester asked for it to be stopped.
+        over: whether it has ended.
+        scope: cancels it, when it runs here.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, manager: TaskManager, clock: Clock, record: TaskRecord, worker: Worker
+    ) -> None:
         self.task: Task = record.task
         self.attempt = record.attempt + 1
-        self.holder = holder
+        self.holder = worker.peer_id
+        self.worker = worker
+        self.deadline = record.deadline
+        self.begun_at = clock.now()
         self.has_started = False
         self.cancel_requested = False
-        self.begun_at = 0.0
-        self.scope = trio.CancelScope()
+        self.over = False
+        self.scope: trio.CancelScope | None = None
+        self._dispatcher = dispatcher
         self._manager = manager
         self._clock = clock
-        self._deadline = record.deadline
         self._reported_at = 0
 
     def remaining_ms(self) -> int | None:
         """Return how long the requester still cares, in milliseconds; None for as long as it takes."""
-        return None if self._deadline is None else max(0, self._deadline - self._clock.now())
+        return None if self.deadline is None else max(0, self.deadline - self._clock.now())
 
-    def limit_ms(self, *, own_timeout: bool) -> int | None:
-        """Return how long this attempt may take; the timeout of an execution is the worker's to keep."""
-        limits = (self.remaining_ms(), self.task.timeout_ms if own_timeout else None)
+    def limit_ms(self) -> int | None:
+        """Return how long an execution at this node may take, in milliseconds; None for as long as it takes."""
+        if self.deadline is None:
+            return self.task.timeout_ms
+        limits = (self.remaining_ms(), self.task.timeout_ms)
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Tell the dispatcher what came of this attempt; only the first call counts."""
+        if not self.over:
+            self.over = True
+            self._dispatcher.ended(self, outcome)
 
     def started(self) -> None:
         """Record that the execution has begun, unless that is known."""

@@ -35,11 +35,12 @@ class Feed:
 
     def publish(self, change: Change) -> None:
         """Tell every listener; called by the manager only, once the change is saved."""
-        self._queue.append(change)
         if self._publishing:
+            self._queue.append(change)
             return
         self._publishing = True
         try:
+            self._tell(change)
             while self._queue:
                 self._tell(self._queue.popleft())
         finally:
@@ -49,12 +50,15 @@ class Feed:
         for listener in self._listeners:
             listener(change)
         record = change.record
+        listeners = self._by_task.get(record.id)
+        if listeners is None:
+            return
         if record.terminal:
-            for listener in self._by_task.pop(record.id, ()):
-                listener(change)
-        elif record.id in self._by_task:
-            for listener in tuple(self._by_task[record.id]):
-                listener(change)
+            del self._by_task[record.id]
+        else:
+            listeners = listeners.copy()
+        for listener in listeners:
+            listener(change)
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every change from now on; it must be quick and must not raise."""

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from protocol import Artifact, Fact, Frame, PeerAdvert, PeerId, Task, TaskId, TaskRecord
+from protocol import Artifact, Fact, Frame, PeerAdvert, PeerId, PeertaskError, Task, TaskId, TaskRecord, TaskResult
 
 
 class Clock(ABC):
@@ -76,12 +76,14 @@ class Output:
     Attributes:
         text: the result.
         artifacts: named output beside it.
-        duration_ms: how long it took, when the executor knows better than the caller (a remote one does).
     """
 
     text: str
     artifacts: tuple[Artifact, ...] = ()
-    duration_ms: int | None = None
+
+
+Outcome = TaskResult | Output | PeertaskError
+"""How an attempt ended: a result that somebody else has timed, what an executor returned, or an error."""
 
 
 class Execution(ABC):
@@ -110,6 +112,17 @@ class Execution(ABC):
         """Tell how far the execution is, 0 to 1. Never blocks; an execution that is over ignores it."""
 
 
+class Delegation(Execution):
+    """One attempt at a task that somebody else carries out."""
+
+    @abstractmethod
+    def finish(self, outcome: Outcome) -> None:
+        """Tell what came of it; only the first call counts. Never blocks.
+
+        The code of an error decides what happens next, as for `Executor.execute`.
+        """
+
+
 class Executor(ABC):
     """Carries tasks of one kind out.
 
@@ -117,13 +130,11 @@ class Executor(ABC):
         kind: the name that tasks ask for.
         slots: how many it carries out at once.
         safe: whether any authenticated peer may use it; otherwise the operator lists the peers that may.
-        starts_itself: whether it calls `Execution.started`; otherwise the dispatcher does, before `execute`.
     """
 
     kind: str
     slots: int
     safe: bool = False
-    starts_itself: bool = False
 
     @abstractmethod
     async def execute(self, execution: Execution) -> Output:
@@ -137,6 +148,21 @@ class Executor(ABC):
                 release the task for another attempt; other codes fail it, or spend one of its retries when retryable.
             Exception: anything else fails the task with EXECUTION_FAILED and the message, without the traceback.
         """
+
+
+class Delegate(ABC):
+    """Hands tasks to others, who say themselves what comes of them; a task that waits for its peer costs no task of trio.
+
+    All methods are called on the event loop, must be quick, and must not raise.
+    """
+
+    @abstractmethod
+    def begin(self, delegation: Delegation) -> None:
+        """Hand a task to its `holder`; `started`, `progress` and in the end `finish` follow, perhaps at once."""
+
+    @abstractmethod
+    def stop(self, delegation: Delegation) -> None:
+        """Ask the holder to stop; `finish` follows as it would have, with a result that was there first, or without."""
 
 
 class Channel(ABC):

@@ -125,7 +125,8 @@ class TaskManager(TaskService):
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
         record = begin(fact)
         self._count_open(record)
-        self._save(record, fact)
+        self._unsaved[task.id] = record
+        self._store.append(Change(record, fact))
         return record
 
     def find_task(self, task_id: TaskId) -> TaskRecord | None:
@@ -288,13 +289,15 @@ class TaskManager(TaskService):
             IllegalTransition: its status does not allow a fact.
             StaleAttempt: a newer attempt has been claimed since.
         """
-        record = self._latest(facts[0].task_id) or self.get_task(facts[0].task_id)
+        task_id = facts[0].task_id
+        record = self._latest(task_id) or self.get_task(task_id)
         changes = []
         for fact in facts:
             record = advance(record, fact)
-            changes.append((record, fact))
-        for after, fact in changes:
-            self._save(after, fact)
+            changes.append(Change(record, fact))
+        self._unsaved[task_id] = record
+        for change in changes:
+            self._store.append(change)
         return record
 
     def sweep(self) -> None:
@@ -323,10 +326,6 @@ class TaskManager(TaskService):
 
     def _latest(self, task_id: TaskId) -> TaskRecord | None:
         return self._unsaved.get(task_id) or self._records.get(task_id)
-
-    def _save(self, record: TaskRecord, fact: Fact) -> None:
-        self._unsaved[record.id] = record
-        self._store.append(Change(record, fact))
 
     def _committed(self, changes: Sequence[Change]) -> None:
         for change in changes:

@@ -1,10 +1,11 @@
 """What two peertask nodes say to each other: data, frames and the tables that judge them. Pure: no IO, no clock.
 
 General layout: `task`, `result`, `record`, `facts` and `advert` are the nouns; `lifecycle` is the only law of a task's
-status; `frames`, `framing` and `conversation` are the session protocol. Everything public is named here.
+status; `frames`, `codec`, `framing` and `conversation` are the session protocol. Everything public is named here.
 """
 
 from protocol.advert import PeerAdvert
+from protocol.codec import decode_body, encode_body
 from protocol.conversation import (
     SESSION_TABLE,
     SPOKEN_BY,
@@ -67,8 +68,6 @@ from protocol.frames import (
     Result,
     Submit,
     TaskFrame,
-    decode_body,
-    encode_body,
 )
 from protocol.framing import FrameDecoder, encode_frame, encode_length
 from protocol.json_value import JsonObject
@@ -83,6 +82,7 @@ from protocol.task import (
     RetryPolicy,
     Task,
     TaskId,
+    describe_invalid,
     new_task_id,
     parse_task_id,
 )
@@ -163,6 +163,7 @@ __all__ = [
     "advance",
     "begin",
     "decode_body",
+    "describe_invalid",
     "encode_body",
     "encode_frame",
     "encode_length",

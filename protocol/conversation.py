@@ -1,8 +1,8 @@
 """Which frame may follow which, for both roles, as a table.
 
 Two conversations run over a stream. The *session* has one state for each direction: nothing, greeted, or ended. Each
-*task* has a state at either end, and a role: whoever submits or attaches is its requester, the other its worker. The table
-does not know which of the two this node is: the same law judges what is sent and what is received.
+*task* has a state at either end, and a role: whoever submits or attaches is its requester, the other its worker. The
+table does not know which of the two this node is: the same law judges what is sent and what is received.
 
 ::
 
@@ -14,8 +14,8 @@ does not know which of the two this node is: the same law judges what is sent an
     waiting, running ── Cancel ──► cancelling     … and the Result, or the Reject, still comes
 
 A Cancel may cross the Result on the wire: the worker is idle again when it comes. So a Cancel is allowed when idle, at
-both ends, and has no answer then; it also stops a task of an earlier session. Frames of one stream stay in order, so that
-is the only crossing.
+both ends, and has no answer then; it also stops a task of an earlier session. Frames of one stream stay in order, so
+that is the only crossing.
 """
 
 from __future__ import annotations

@@ -1,33 +1,19 @@
 """The frames of a session: what two nodes say to each other, one msgpack map each.
 
-A frame is a map with its type under ``type`` and its fields beside it. A field that has its default is left out, fields
-that a reader does not know are ignored, and types that it does not know are refused. `docs/reference/protocol.md` is the
-specification; the vectors in `tests/protocol/vectors/` pin the bytes.
+A frame is a map with its type under ``type`` and its fields beside it; `protocol.codec` reads and writes them.
+`docs/reference/protocol.md` is the specification; the vectors in `tests/protocol/vectors/` pin the bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import Enum
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
-import msgpack
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import FailFast, Field
 
-from protocol.advert import PeerAdvert
-from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.result import MAX_ARTIFACT_NAME_CHARS, MAX_MESSAGE_CHARS, Artifact, Code, Failure, TaskResult
-from protocol.task import (
-    MAX_PAYLOAD_BYTES,
-    Milliseconds,
-    Name,
-    RetryPolicy,
-    Task,
-    TaskId,
-    TaskIdField,
-    describe_invalid,
-)
+from protocol.advert import MAX_SLOTS, Names, PeerAdvert
+from protocol.result import MAX_MESSAGE_CHARS, Code, Failure, TaskResult
+from protocol.task import MAX_INT64, MAX_PAYLOAD_BYTES, Count, Milliseconds, Name, Task, TaskId, TaskIdField
 
 PROTOCOL_ID: Final = "/peertask/1.0.0"
 """What the two peers agree on when they open the stream."""
@@ -41,17 +27,23 @@ MAX_FRAME_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
 # What one peer may have at work at a node; DESIGN section 8.
 MAX_IN_FLIGHT: Final = 256
-# Versions that a Hello may offer, and their length.
-_MAX_VERSIONS = 16
-_MAX_SLOTS = 1_000_000
-_MAX_INSTANCE_CHARS = 64
 # A host has a handful of interfaces and transports.
 MAX_ADDRESSES: Final = 16
+# A name of 253 characters, a transport and a peer id fit.
 _MAX_ADDRESS_CHARS = 512
-_MAX_FRAME_LIMIT = 64 * 1024 * 1024
+# What a Hello says is kept for each peer: versions of a few years, a name that people read, and a UUID in any notation.
+_MAX_VERSIONS = 16
+_MAX_AGENT_CHARS = 256
+_MAX_INSTANCE_CHARS = 64
+# What a node may announce: less than 1 KiB would hold no task, and a frame above 64 MiB holds all others up for
+# seconds.
+MIN_LIMIT_BYTES = 1024
+_MAX_FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 
-Seq = Annotated[int, Field(ge=0, strict=True)]
+FrameBytes = Annotated[int, Field(ge=MIN_LIMIT_BYTES, le=_MAX_FRAME_LIMIT_BYTES, strict=True)]
 Address = Annotated[str, Field(max_length=_MAX_ADDRESS_CHARS, strict=True)]
+Addresses = Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES), FailFast()]
+Versions = Annotated[tuple[Name, ...], Field(min_length=1, max_length=_MAX_VERSIONS), FailFast()]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS, strict=True)]
 
 
@@ -66,10 +58,10 @@ class Limits:
         in_flight: tasks accepted from this peer and not finished.
     """
 
-    frame: Annotated[int, Field(ge=1024, le=_MAX_FRAME_LIMIT, strict=True)] = MAX_FRAME_BYTES
-    chunk: Annotated[int, Field(ge=1024, le=_MAX_FRAME_LIMIT, strict=True)] = CHUNK_BYTES
-    payload: Annotated[int, Field(ge=1024, strict=True)] = MAX_PAYLOAD_BYTES
-    in_flight: Annotated[int, Field(ge=1, strict=True)] = MAX_IN_FLIGHT
+    frame: FrameBytes = MAX_FRAME_BYTES
+    chunk: FrameBytes = CHUNK_BYTES
+    payload: Annotated[int, Field(ge=MIN_LIMIT_BYTES, le=MAX_INT64, strict=True)] = MAX_PAYLOAD_BYTES
+    in_flight: Annotated[int, Field(ge=1, le=MAX_INT64, strict=True)] = MAX_IN_FLIGHT
 
 
 DEFAULT_LIMITS = Limits()
@@ -88,12 +80,12 @@ class Hello:
         addresses: where the sender can be dialled.
     """
 
-    versions: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_MAX_VERSIONS)] = (PROTOCOL_VERSION,)
-    agent: Annotated[str, Field(max_length=MAX_ARTIFACT_NAME_CHARS, strict=True)] = ""
-    advert: PeerAdvert = Field(default_factory=PeerAdvert)
+    versions: Versions = (PROTOCOL_VERSION,)
+    agent: Annotated[str, Field(max_length=_MAX_AGENT_CHARS, strict=True)] = ""
+    advert: PeerAdvert = field(default_factory=PeerAdvert)
     limits: Limits = DEFAULT_LIMITS
     instance: Annotated[str, Field(max_length=_MAX_INSTANCE_CHARS, strict=True)] = ""
-    addresses: Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES)] = ()
+    addresses: Addresses = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +116,7 @@ class Accept:
     """
 
     task_id: TaskIdField
-    seq: Seq = 1
+    seq: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +148,8 @@ class Progress:
     """
 
     task_id: TaskIdField
-    seq: Seq
-    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    seq: Count
+    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.0
     message: Message = ""
 
 
@@ -173,7 +165,7 @@ class Result:
     """
 
     task_id: TaskIdField
-    seq: Seq
+    seq: Count
     result: TaskResult | None = None
     failure: Failure | None = None
 
@@ -194,7 +186,7 @@ class Attach:
     """
 
     task_id: TaskIdField
-    after_seq: Seq = 0
+    after_seq: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +206,9 @@ class Offer:
         personas: who it can act as.
     """
 
-    slots: Annotated[int, Field(ge=0, le=_MAX_SLOTS, strict=True)]
-    kinds: tuple[Name, ...] = ()
-    personas: tuple[Name, ...] = ()
+    slots: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
+    kinds: Names = ()
+    personas: Names = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,21 +221,23 @@ class Heartbeat:
         pong: the `ping` that this answers; 0 for none.
     """
 
-    load: Annotated[int, Field(ge=0, strict=True)] = 0
+    load: Count = 0
     ping: Milliseconds = 0
     pong: Milliseconds = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a frame that is too large to be sent whole; the pieces of one frame come in order, one frame at a time.
+    """A piece of the body of a frame that is too large to be sent whole.
+
+    The pieces of one body come in order, and those of another only after its last; small frames may come in between.
 
     Attributes:
-        data: the bytes.
-        last: whether the frame is complete with this piece.
+        data: the bytes, at least one.
+        last: whether the body is complete with this piece.
     """
 
-    data: Annotated[bytes, Field(strict=True)]
+    data: Annotated[bytes, Field(min_length=1, strict=True)]
     last: Annotated[bool, Field(strict=True)] = False
 
 
@@ -267,117 +261,4 @@ Frame = TaskFrame | SessionFrame
 FRAME_TYPES: dict[str, type[Frame]] = {
     cls.__name__.lower(): cls
     for cls in (Hello, Submit, Accept, Reject, Progress, Result, Attach, Cancel, Offer, Heartbeat, Chunk, Bye)
-}
-TYPE_NAMES: dict[type[Frame], str] = {cls: name for name, cls in FRAME_TYPES.items()}
-
-
-def encode_body(frame: Frame) -> bytes:
-    """Return the msgpack body of a frame, without its length.
-
-    Raises:
-        LocalProtocolError: a value in the frame cannot be carried by msgpack.
-    """
-    try:
-        return _pack({"type": TYPE_NAMES[type(frame)], **_sparse(frame)})
-    except (TypeError, ValueError, OverflowError) as error:
-        raise LocalProtocolError(f"a {type(frame).__name__} frame cannot be encoded: {error}") from error
-
-
-def decode_body(body: bytes) -> Frame:
-    """Return the frame that a msgpack body holds.
-
-    Raises:
-        RemoteProtocolError: whatever is wrong with the bytes; nothing else comes out, whatever they are.
-    """
-    fields = _unpack(body)
-    name = fields.pop("type", None)
-    validate = _VALIDATORS.get(name) if isinstance(name, str) else None
-    if validate is None:
-        raise RemoteProtocolError(f"a frame has the unknown type {name!r:.40}")
-    try:
-        return validate(fields)
-    except ValidationError as error:
-        raise RemoteProtocolError(f"a {name} frame is malformed: {describe_invalid(error)}") from None
-
-
-def _pack(fields: dict[str, Any]) -> bytes:
-    return msgpack.packb(fields)  # type: ignore[no-any-return]
-
-
-def _unpack(body: bytes) -> dict[str, Any]:
-    try:
-        _check_structure(body)
-        fields = msgpack.unpackb(body, object_pairs_hook=_unique_keys)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise RemoteProtocolError(f"a frame is not valid msgpack: {error or type(error).__name__}") from None
-    if not isinstance(fields, dict):
-        raise RemoteProtocolError(f"a frame is a {type(fields).__name__} and not a map")
-    return fields
-
-
-class _StructureCheck:
-    """Walks over a msgpack body without building anything.
-
-    Unpacking allocates what an array's header announces before it looks for the items; skipping allocates nothing, so a
-    body that passes really holds as many items as it says. The walker is kept, because making one costs more than a walk.
-    """
-
-    def __init__(self) -> None:
-        self._walker = msgpack.Unpacker(max_buffer_size=_MAX_FRAME_LIMIT)
-
-    def __call__(self, body: bytes) -> None:
-        try:
-            self._walker.feed(body)
-            self._walker.skip()
-        except BaseException:
-            self._walker = msgpack.Unpacker(max_buffer_size=_MAX_FRAME_LIMIT)
-            raise
-
-
-_check_structure = _StructureCheck()
-
-
-def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a map has the same key twice")
-    return fields
-
-
-def _sparse(value: Any) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, as msgpack carries them."""
-    fields = {}
-    for name, default in _FIELDS[type(value)]:
-        item = getattr(value, name)
-        if item is not default and item != default:
-            fields[name] = item if type(item) in _CARRIED else _carried(item)
-    return fields
-
-
-def _carried(item: Any) -> Any:
-    if type(item) in _FIELDS:
-        return _sparse(item)
-    if isinstance(item, Enum):
-        return item.value
-    if isinstance(item, tuple):
-        return [_carried(part) for part in item]
-    return item
-
-
-def _field_table(cls: type[Any]) -> list[tuple[str, object]]:
-    table = cls.__pydantic_fields__
-    return [
-        (name, _REQUIRED if field.is_required() else field.get_default(call_default_factory=True))
-        for name, field in table.items()
-    ]
-
-
-_REQUIRED = object()
-_CARRIED = frozenset({str, int, float, bool, bytes, dict, type(None)})
-_FIELDS: dict[type[Any], list[tuple[str, object]]] = {
-    cls: _field_table(cls)
-    for cls in (*FRAME_TYPES.values(), Task, RetryPolicy, TaskResult, Artifact, Failure, PeerAdvert, Limits)
-}
-_VALIDATORS: dict[str, Callable[[dict[str, Any]], Frame]] = {
-    name: TypeAdapter(cls).validator.validate_python for name, cls in FRAME_TYPES.items()
 }

@@ -1,28 +1,39 @@
 """Bytes to frames and back: an unsigned varint length, then a body; large frames go in chunks.
 
-The decoder is fed whatever the stream gave and returns the frames that are complete; it does no IO. A length over the limit
-is refused when it is read, so a peer can make a node hold no more than one frame and one payload.
+The decoder is fed whatever the stream gave and returns the frames that are complete; it does no IO. A length over the
+limit is refused when it is read, so a peer can make a node hold no more than one frame and one payload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
+from protocol.codec import decode_body, encode_body
 from protocol.errors import RemoteProtocolError, TooLarge
-from protocol.frames import DEFAULT_LIMITS, Chunk, Frame, Limits, decode_body, encode_body
+from protocol.frames import DEFAULT_LIMITS, MIN_LIMIT_BYTES, Chunk, Frame, Limits
 
+# Each byte of a varint holds seven bits of the number, the lowest first; all but the last have the eighth bit set.
+_LOW_BITS = 0x7F
+_MORE_BIT = 0x80
+_BITS_PER_BYTE = 7
 # Five groups of seven bits hold any length below 32 GiB; more bytes than that are garbage.
 _MAX_VARINT_BYTES = 5
 # What a frame adds to the task or result in it: its type, the task id, and the keys.
 _ENVELOPE_BYTES = 1024
+# What a Chunk adds to the bytes in it: the map, its keys, its type, and the length of the bytes; 27 today.
+_CHUNK_ENVELOPE_BYTES = 32
+# A body of this size goes whole, whatever the receiver's limits are.
+_ALWAYS_WHOLE_BYTES = MIN_LIMIT_BYTES - _CHUNK_ENVELOPE_BYTES
 
 
+@lru_cache(maxsize=1024)  # most frames are small, and have the length of another
 def encode_length(length: int) -> bytes:
     """Return the unsigned varint of a length, in its shortest form."""
     out = bytearray()
-    while length > 0x7F:
-        out.append(length & 0x7F | 0x80)
-        length >>= 7
+    while length > _LOW_BITS:
+        out.append(length & _LOW_BITS | _MORE_BIT)
+        length >>= _BITS_PER_BYTE
     out.append(length)
     return bytes(out)
 
@@ -39,7 +50,7 @@ def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes]:
         LocalProtocolError: a value in the frame cannot be carried by msgpack.
     """
     body = encode_body(frame)
-    if len(body) <= limits.chunk:
+    if len(body) <= _ALWAYS_WHOLE_BYTES:
         return [encode_length(len(body)) + body]
     if len(body) > limits.payload + _ENVELOPE_BYTES:
         raise TooLarge(
@@ -47,7 +58,10 @@ def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes]:
             f"{limits.payload:,} bytes for one task or result",
             remedy="Put large data where both peers can reach it, and name the place in the task",
         )
-    return list(_chunks(body, limits.chunk))
+    whole = min(limits.chunk, limits.frame - _CHUNK_ENVELOPE_BYTES)
+    if len(body) <= whole:
+        return [encode_length(len(body)) + body]
+    return list(_chunks(body, whole))
 
 
 def _chunks(body: bytes, size: int) -> Iterator[bytes]:
@@ -65,8 +79,12 @@ class FrameDecoder:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._buffer = bytearray()
         self._payload = bytearray()
+        # The beginning of a frame whose rest has not come, and how many bytes it takes to get on with it. Until those
+        # are there, bytes are only gathered, so that a large frame in many small reads is not gone through at each of
+        # them.
+        self._buffer = bytearray()
+        self._wanted = 1
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes in, and return the frames that they complete, in order.
@@ -74,54 +92,36 @@ class FrameDecoder:
         Raises:
             RemoteProtocolError: the bytes are not the protocol; nothing may be fed after that.
         """
-        self._buffer += data
-        return [frame for body in self._bodies() if (frame := self._frame(body)) is not None]
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
+            data, self._buffer = bytes(self._buffer), bytearray()
+        frames: list[Frame] = []
+        start = 0
+        while start < len(data):
+            body_start, end = _next_body(data, start, self._limits.frame)
+            if end > len(data):
+                self._buffer += data[start:]
+                self._wanted = end - start
+                break
+            frame = decode_body(data[body_start:end])
+            if type(frame) is not Chunk:
+                frames.append(frame)
+            elif (whole := self._assemble(frame)) is not None:
+                frames.append(whole)
+            start = end
+        return frames
 
     @property
     def at_boundary(self) -> bool:
         """Whether the stream may end here without cutting a frame."""
         return not self._buffer and not self._payload
 
-    def _bodies(self) -> list[bytes]:
-        data = bytes(self._buffer)
-        bodies, start = [], 0
-        while (header := self._read_length(data, start)) is not None:
-            length, body_start = header
-            end = body_start + length
-            if end > len(data):
-                break
-            bodies.append(data[body_start:end])
-            start = end
-        del self._buffer[:start]
-        return bodies
-
-    def _read_length(self, data: bytes, start: int) -> tuple[int, int] | None:
-        length = 0
-        for index, byte in enumerate(data[start : start + _MAX_VARINT_BYTES]):
-            length |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:
-                self._check_length(length, minimal=byte != 0 or index == 0)
-                return length, start + index + 1
-        if len(data) - start >= _MAX_VARINT_BYTES:
-            raise RemoteProtocolError(f"the length of a frame has more than {_MAX_VARINT_BYTES} bytes")
-        return None
-
-    def _check_length(self, length: int, *, minimal: bool) -> None:
-        if not minimal:
-            raise RemoteProtocolError("the length of a frame is not in its shortest form")
-        if not 0 < length <= self._limits.frame:
-            raise RemoteProtocolError(f"a frame of {length:,} bytes is outside 1 to {self._limits.frame:,} bytes")
-
-    def _frame(self, body: bytes) -> Frame | None:
-        frame = decode_body(body)
-        if isinstance(frame, Chunk):
-            return self._assemble(frame)
-        return frame
-
     def _assemble(self, chunk: Chunk) -> Frame | None:
-        self._payload += chunk.data
-        if len(self._payload) > self._limits.payload + _ENVELOPE_BYTES:
+        if len(self._payload) + len(chunk.data) > self._limits.payload + _ENVELOPE_BYTES:
             raise RemoteProtocolError(f"chunks add up to more than the limit of {self._limits.payload:,} bytes")
+        self._payload += chunk.data
         if not chunk.last:
             return None
         body, self._payload = bytes(self._payload), bytearray()
@@ -129,3 +129,21 @@ class FrameDecoder:
         if isinstance(frame, Chunk):
             raise RemoteProtocolError("a chunk holds another chunk")
         return frame
+
+
+def _next_body(data: bytes, start: int, limit: int) -> tuple[int, int]:
+    """Return where the body of the next frame begins and ends; the end is as far as can be told, and may lie beyond."""
+    length = shift = 0
+    for byte in data[start : start + _MAX_VARINT_BYTES]:
+        start += 1
+        length |= (byte & _LOW_BITS) << shift
+        if byte <= _LOW_BITS:
+            if not 0 < length <= limit:
+                raise RemoteProtocolError(f"a frame of {length:,} bytes is outside 1 to {limit:,} bytes")
+            if not byte:
+                raise RemoteProtocolError("the length of a frame is not in its shortest form")
+            return start, start + length
+        shift += _BITS_PER_BYTE
+    if shift >= _BITS_PER_BYTE * _MAX_VARINT_BYTES:
+        raise RemoteProtocolError(f"the length of a frame has more than {_MAX_VARINT_BYTES} bytes")
+    return start, start + 1

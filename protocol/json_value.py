@@ -12,9 +12,9 @@ JsonObject = dict[str, Any]
 
 # Deeper nesting is an attack or a mistake; msgpack and JSON readers elsewhere stop between 100 and 1,000.
 MAX_JSON_DEPTH = 64
-# A byte or two on the wire becomes a Python object of 50 to 200 bytes: this many values take some 20 MB. So text may be
+# A byte or two on the wire becomes a Python object of 50 to 200 bytes: this many take some 10 MB. So text may be
 # large, and structure may not; a larger table goes into the prompt as text (one value), or into a file.
-MAX_JSON_VALUES = 200_000
+MAX_JSON_VALUES = 100_000
 # As much of a path as an error shows.
 _MAX_PATH_CHARS = 160
 # msgpack carries no larger integers.

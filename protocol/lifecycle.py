@@ -81,6 +81,7 @@ def advance(record: TaskRecord, fact: Transition) -> TaskRecord:
         raise IllegalTransition(f"task {record.id} is {record.status}, which does not allow {kind.__name__}")
     after = _copy(record)
     after.status = status
+    after.terminal = not TRANSITIONS[status]
     after.seq += 1
     after.updated_at = fact.at
     _EFFECTS[kind](after, fact)
@@ -155,6 +156,8 @@ def _copy(record: TaskRecord) -> TaskRecord:
     # Spelled out, because it is a quarter of the cost of a loop and runs some five times a task; a test compares it
     # with the slots of the class.
     after = TaskRecord.__new__(TaskRecord)
+    after.id = record.id
+    after.terminal = record.terminal
     after.task = record.task
     after.requester = record.requester
     after.target = record.target

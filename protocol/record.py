@@ -32,6 +32,28 @@ class TaskStatus(StrEnum):
 _TERMINAL = frozenset({TaskStatus.COMPLETE, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
+_FIELDS = (
+    "attempt",
+    "created_at",
+    "deadline",
+    "failure",
+    "failures",
+    "holder",
+    "lease_until",
+    "lost_leases",
+    "not_before",
+    "progress",
+    "progress_message",
+    "requester",
+    "result",
+    "seq",
+    "status",
+    "target",
+    "task",
+    "updated_at",
+)
+
+
 class TaskRecord:
     """A task and all that has come of it so far, at one moment. Never changed once it is published.
 
@@ -39,6 +61,8 @@ class TaskRecord:
     in it was validated at the edge.
 
     Attributes:
+        id: the id of the task.
+        terminal: whether nothing more can happen to it.
         task: what was asked.
         requester: the authenticated peer that asked; this node's own id for its own tasks.
         target: the peer that was asked to do it; None when the node may choose.
@@ -59,26 +83,7 @@ class TaskRecord:
         seq: the number of the last fact; the first is 1.
     """
 
-    __slots__ = (
-        "attempt",
-        "created_at",
-        "deadline",
-        "failure",
-        "failures",
-        "holder",
-        "lease_until",
-        "lost_leases",
-        "not_before",
-        "progress",
-        "progress_message",
-        "requester",
-        "result",
-        "seq",
-        "status",
-        "target",
-        "task",
-        "updated_at",
-    )
+    __slots__ = (*_FIELDS, "id", "terminal")
 
     def __init__(
         self,
@@ -88,6 +93,8 @@ class TaskRecord:
         deadline: int | None,
         created_at: int,
     ) -> None:
+        self.id: TaskId = task.id
+        self.terminal = False
         self.task = task
         self.requester = requester
         self.target = target
@@ -107,16 +114,6 @@ class TaskRecord:
         self.updated_at = created_at
         self.seq = 1
 
-    @property
-    def id(self) -> TaskId:
-        """The id of the task."""
-        return self.task.id
-
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing more can happen to the task."""
-        return self.status in _TERMINAL
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TaskRecord):
             return NotImplemented
@@ -129,7 +126,7 @@ class TaskRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON shape of the record, with the task, the result and the failure in theirs."""
-        shape = {name: getattr(self, name) for name in self.__slots__}
+        shape = {name: getattr(self, name) for name in _FIELDS}
         return dict(
             sorted(
                 {
@@ -152,10 +149,12 @@ class TaskRecord:
             InvalidTask: the task, the result or the failure is malformed.
         """
         record = cls.__new__(cls)
-        for name in cls.__slots__:
+        for name in _FIELDS:
             setattr(record, name, shape[name])
         record.task = Task.from_dict(shape["task"])
+        record.id = record.task.id
         record.status = TaskStatus(shape["status"])
+        record.terminal = record.status.terminal
         record.result = TaskResult.from_dict(shape["result"]) if shape["result"] else None
         record.failure = Failure.from_dict(shape["failure"]) if shape["failure"] else None
         return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, FailFast, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from protocol.errors import TRAITS, ErrorCode, InvalidTask, PeertaskError
@@ -52,7 +52,7 @@ class TaskResult:
     task_id: TaskIdField
     result: Annotated[str, Field(max_length=MAX_PAYLOAD_BYTES, strict=True)]
     duration_ms: Milliseconds
-    artifacts: Annotated[tuple[Artifact, ...], Field(max_length=MAX_ARTIFACTS)] = ()
+    artifacts: Annotated[tuple[Artifact, ...], Field(max_length=MAX_ARTIFACTS), FailFast()] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

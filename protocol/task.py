@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, NewType, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, FailFast, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from protocol.errors import InvalidTask, abbreviate
@@ -26,7 +26,8 @@ MAX_PRIORITY = 255
 DEFAULT_PRIORITY = 5
 # A day: longer work is cut into tasks that can be resumed.
 MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
-MAX_TIMESTAMP_MS = 2**63 - 1
+# The largest integer of SQLite, and of most languages.
+MAX_INT64 = 2**63 - 1
 
 UUID4_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -40,7 +41,8 @@ PeerId = NewType("PeerId", str)
 TaskIdField = Annotated[TaskId, StringConstraints(pattern=UUID4_PATTERN, strict=True)]
 PeerIdField = Annotated[PeerId, StringConstraints(min_length=1, max_length=MAX_PEER_ID_CHARS, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=MAX_NAME_CHARS, strict=True)]
-Milliseconds = Annotated[int, Field(ge=0, le=MAX_TIMESTAMP_MS, strict=True)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT64, strict=True)]
+Milliseconds = Annotated[int, Field(ge=0, le=MAX_INT64, strict=True)]
 JsonField = Annotated[JsonObject, BeforeValidator(check_json_object), Field(strict=True)]
 
 _UUID4 = re.compile(UUID4_PATTERN)
@@ -122,7 +124,7 @@ class Task:
     project: Name = "default"
     session_id: Name | None = None
     persona: Name | None = None
-    depends_on: Annotated[tuple[TaskIdField, ...], Field(max_length=MAX_DEPENDENCIES)] = ()
+    depends_on: Annotated[tuple[TaskIdField, ...], Field(max_length=MAX_DEPENDENCIES), FailFast()] = ()
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True)] | None = None
     retry: RetryPolicy = DEFAULT_RETRY
     metadata: JsonField = Field(default_factory=dict)
@@ -185,5 +187,6 @@ _validate = _ADAPTER.validator.validate_python
 def describe_invalid(error: ValidationError) -> str:
     """Say in words which field is wrong and why, without repeating a large input."""
     first = error.errors(include_url=False, include_context=False)[0]
+    what = first["msg"].removeprefix("Value error, ")
     where = ".".join(str(part) for part in first["loc"]) or "the whole value"
-    return f"field {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, but got {abbreviate(first['input'])}"
+    return f"field {where}: {what[:1].lower()}{what[1:]}, but got {abbreviate(first['input'])}"

@@ -130,21 +130,19 @@ class Backlog:
 
     Args:
         own_id: this node; tasks without a target may always run here.
+
+    Attributes:
+        tasks: those that wait.
     """
 
     def __init__(self, own_id: PeerId) -> None:
         self._own_id = own_id
         self._queues: dict[Place, FairQueue] = {}
-        self._waiting: dict[TaskId, TaskRecord] = {}
+        self.tasks: dict[TaskId, TaskRecord] = {}
         self._running: dict[TaskId, PeerId] = {}
         self._running_by_requester: dict[PeerId, int] = {}
         self._delayed: list[tuple[int, TaskId, int]] = []
         self._deadlines: list[tuple[int, TaskId]] = []
-
-    @property
-    def waiting(self) -> int:
-        """How many tasks wait."""
-        return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -153,23 +151,25 @@ class Backlog:
 
     def update(self, record: TaskRecord) -> None:
         """Take note of how a task stands now."""
-        status = record.status
-        if status is TaskStatus.PENDING:
-            self._wait(record)
-        elif record.terminal:
-            self._waiting.pop(record.id, None)
+        if record.terminal:
+            self.tasks.pop(record.id, None)
             self._stop(record.id)
+        elif record.status is TaskStatus.PENDING:
+            self._wait(record)
         elif record.id not in self._running:
-            self._waiting.pop(record.id, None)
-            self._running[record.id] = record.requester
-            self._running_by_requester[record.requester] = self._running_by_requester.get(record.requester, 0) + 1
+            self.tasks.pop(record.id, None)
+            self._run(record.id, record.requester)
+
+    def _run(self, task_id: TaskId, requester: PeerId) -> None:
+        self._running[task_id] = requester
+        self._running_by_requester[requester] = self._running_by_requester.get(requester, 0) + 1
 
     def _wait(self, record: TaskRecord) -> None:
         self._stop(record.id)
-        known = self._waiting.get(record.id)
+        known = self.tasks.get(record.id)
         if known is not None and known.seq == record.seq:
             return
-        self._waiting[record.id] = record
+        self.tasks[record.id] = record
         if record.deadline is not None and known is None:
             heapq.heappush(self._deadlines, (record.deadline, record.id))
         if record.not_before:
@@ -204,7 +204,7 @@ class Backlog:
         """Let the tasks whose back-off is over wait in their queues."""
         while self._delayed and self._delayed[0][0] <= now:
             _, task_id, seq = heapq.heappop(self._delayed)
-            record = self._waiting.get(task_id)
+            record = self.tasks.get(task_id)
             if record is not None and record.seq == seq:
                 self._enqueue(record)
 
@@ -213,7 +213,7 @@ class Backlog:
         late = []
         while self._deadlines and self._deadlines[0][0] <= now:
             _, task_id = heapq.heappop(self._deadlines)
-            if self._waiting.pop(task_id, None) is not None:
+            if self.tasks.pop(task_id, None) is not None:
                 late.append(task_id)
         return late
 
@@ -230,7 +230,7 @@ class Backlog:
         """Take the next task out of a queue; None when all that stood in it had gone already."""
         while queue:
             task_id = queue.pop(self._running_by_requester)
-            if self._waiting.pop(task_id, None) is not None:
+            if self.tasks.pop(task_id, None) is not None:
                 return task_id
         return None
 

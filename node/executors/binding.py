@@ -2,23 +2,22 @@
 
 A function names what it wants:
 
-- a parameter annotated `Task`, or named ``task`` and not annotated, gets the task; `Execution` and ``execution`` likewise;
-  one named ``params`` gets all of the task's params as a dict;
+- a parameter annotated `Task`, or named ``task`` and not annotated, gets the task; `Execution` and ``execution``
+  likewise; one named ``params`` gets all of the task's params as a dict;
 - of the others, the one named ``prompt``, or else the very first parameter, gets the prompt;
 - every further one gets the value of the task's params under its name, and ``**kwargs`` the rest of them.
 
-So ``def f(text)``, ``def f(prompt, width=80)``, ``def f(task: Task)`` and ``def f(prompt, *, language, execution: Execution)``
-all mean what they seem to. Values come as JSON has them; they are not converted to what is annotated.
+So ``def f(text)``, ``def f(prompt, width=80)``, ``def f(task: Task)`` and ``def f(prompt, *, language, execution:
+Execution)`` all mean what they seem to. Values come as JSON has them; they are not converted to what is annotated.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from inspect import Parameter
-from typing import Any
+from typing import Any, NamedTuple
 
 from node.interfaces import Execution
 from protocol import ErrorCode, InvalidTask, JsonObject, PeertaskError, Task
@@ -33,6 +32,12 @@ class Source(Enum):
     PARAMS = "params"
 
 
+_VALUES: dict[Source, Callable[[Execution], Any]] = {
+    Source.PROMPT: lambda execution: execution.task.prompt,
+    Source.TASK: lambda execution: execution.task,
+    Source.EXECUTION: lambda execution: execution,
+    Source.PARAMS: lambda execution: dict(execution.task.params),
+}
 _ANNOTATED = {Task: Source.TASK, Execution: Source.EXECUTION}
 _NAMED = {source.value: source for source in (Source.TASK, Source.EXECUTION)}
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -40,8 +45,7 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What to call a function with: ``function(*args, **kwargs)``."""
 
     args: tuple[Any, ...]
@@ -68,6 +72,7 @@ class Binding:
         self._takes_rest = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in others)
         self._params = frozenset(parameter.name for parameter in by_name)
         self._required = frozenset(parameter.name for parameter in by_name if parameter.default is Parameter.empty)
+        self._values = [(name, _VALUES[source]) for name, source in self._sources.items()]
         self._by_position = [name for name in self._sources if parameters[name].kind in _BY_POSITION]
 
     def takes(self, source: Source) -> bool:
@@ -80,10 +85,11 @@ class Binding:
         Raises:
             InvalidTask: the task's params lack one that the function needs, or have one that it does not take.
         """
+        values = {name: value_of(execution) for name, value_of in self._values}
         params = execution.task.params
-        self._check(params)
-        values = {name: _value(source, execution) for name, source in self._sources.items()}
-        values |= {name: params[name] for name in params if self._takes_rest or name in self._params}
+        if params or self._required:
+            self._check(params)
+            values |= {name: params[name] for name in params if self._takes_rest or name in self._params}
         return Arguments(tuple(values.pop(name) for name in self._by_position), values)
 
     def _check(self, params: JsonObject) -> None:
@@ -176,18 +182,6 @@ def _special(parameter: Parameter) -> Source | None:
 def _means(annotation: object, cls: type) -> bool:
     """Whether an annotation is a class, or names it in text that could not be evaluated."""
     return annotation is cls or (isinstance(annotation, str) and annotation.rpartition(".")[2] == cls.__name__)
-
-
-def _value(source: Source, execution: Execution) -> object:
-    match source:
-        case Source.PROMPT:
-            return execution.task.prompt
-        case Source.TASK:
-            return execution.task
-        case Source.EXECUTION:
-            return execution
-        case Source.PARAMS:
-            return dict(execution.task.params)
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from node.executors.binding import Binding, function_name, not_callable
-from node.executors.outcome import errors_told, output_of
+from node.executors.outcome import output_of, told_error
 from node.executors.processes import ProcessRunner
 from node.executors.threads import ThreadRunner
 from node.interfaces import Execution, Executor, Output
@@ -34,26 +34,26 @@ class CallableExecutor(Executor):
     """Carries the tasks of one kind out by calling a Python function.
 
     The function is called with what its parameters name: ``def f(prompt)``, ``def f(task: Task)``,
-    ``def f(prompt, language="en")`` with ``language`` from the task's params; `node.executors.binding` has the rules. It
-    returns text, None (the empty text), a pydantic model, dict, list or number (as JSON), an `Output`, or a tuple of text and
-    artifacts. What it raises fails the task with EXECUTION_FAILED and ``TypeName: message``; the traceback goes to this
-    node's log only. A `PeertaskError` keeps its code, and `Retry` asks for another attempt.
+    ``def f(prompt, language="en")`` with ``language`` from the task's params; `node.executors.binding` has the rules.
+    It returns text, None (the empty text), a pydantic model, dict, list or number (as JSON), an `Output`, or a tuple of
+    text and artifacts. What it raises fails the task with EXECUTION_FAILED and ``TypeName: message``; the traceback
+    goes to this node's log only. A `PeertaskError` keeps its code, and `Retry` asks for another attempt.
 
-    An async function runs on the event loop, as trio code. Any other runs in a worker thread, or, when it computes, in a
-    worker process (``run_in="process"``): then it must stand at the top of a module, and `node.executors.processes` says what
-    the program's main module must mind.
+    An async function runs on the event loop, as trio code. Any other runs in a worker thread, or, when it computes, in
+    a worker process (``run_in="process"``): then it must stand at the top of a module, and `node.executors.processes`
+    says what the program's main module must mind.
 
-    Cancellation, by the requester, a timeout or the end of the node, stops an async function at its next await, and kills a
-    worker process. A thread cannot be stopped: its function should call ``trio.from_thread.check_cancelled()`` now and then,
-    which raises once the task is cancelled. One that has not ended 2 s later is left behind: the task ends, but the slot stays
-    taken until the function does, and what it returns is dropped.
+    Cancellation, by the requester, a timeout or the end of the node, stops an async function at its next await, and
+    kills a worker process. A thread cannot be stopped: its function should call ``trio.from_thread.check_cancelled()``
+    now and then, which raises once the task is cancelled. A thread that has not ended 2 s later is left behind: the
+    task ends, but the slot stays taken until the function does, and what it returns is dropped.
 
     Args:
         kind: the name that tasks ask for.
         function: what carries them out.
         run_in: where it runs; by default on the event loop when it is async, and in a thread when it is not.
-        slots: how many tasks at once; by default 256 on the loop, the number of cores and 4 more (32 at the most) in threads,
-            and the number of cores in processes.
+        slots: how many tasks at once; by default 256 on the loop, the number of cores and 4 more (32 at the most) in
+            threads, and the number of cores in processes.
         safe: whether any authenticated peer may use it; otherwise the operator lists the peers that may.
 
     Raises:
@@ -84,8 +84,11 @@ class CallableExecutor(Executor):
 
     async def execute(self, execution: Execution) -> Output:
         """Call the function and return its output; see the class for its errors and for what cancellation does."""
-        with bound_contextvars(task_id=execution.task.id, attempt=execution.attempt):
+        log_context = bind_contextvars(task_id=execution.task.id, attempt=execution.attempt)
+        try:
             return await self._run(execution)
+        finally:
+            reset_contextvars(**log_context)
 
 
 class LoopRunner:
@@ -109,8 +112,12 @@ class LoopRunner:
             PeertaskError: the function failed.
         """
         arguments = self._binding.bind(execution)
-        with errors_told(self._kind, execution):
+        try:
             return output_of(await self._function(*arguments.args, **arguments.kwargs))
+        except PeertaskError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise told_error(error, self._kind, execution) from error
 
 
 def _runner(

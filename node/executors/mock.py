@@ -1,4 +1,4 @@
-"""An executor that stands for real work: it takes a random time and needs no model, so the whole flow can be seen anywhere."""
+"""An executor that stands for real work: it takes a random time and needs no model, so it shows all of a node."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 from pydantic import BaseModel
@@ -24,8 +22,8 @@ _RETURNABLE = "Return text, None, a pydantic model, a dict, list or number, an O
 def output_of(value: object) -> Output:
     """Return the output that a returned value stands for.
 
-    Text stays text, None is the empty text, and a pydantic model, dict, list or number becomes compact JSON. An `Output`, or
-    a tuple of text and a sequence of artifacts, is the whole output.
+    Text stays text, None is the empty text, and a pydantic model, dict, list or number becomes compact JSON. An
+    `Output`, or a tuple of text and a sequence of artifacts, is the whole output.
 
     Raises:
         PeertaskError: code EXECUTION_FAILED, naming the type that has no such meaning.
@@ -59,21 +57,10 @@ def error_of(error: BaseException) -> PeertaskError:
     return PeertaskError(f"{name}: {text}" if text else name, code=ErrorCode.EXECUTION_FAILED)
 
 
-@contextmanager
-def errors_told(kind: str, execution: Execution) -> Iterator[None]:
-    """Turn what a function raises within the context into an error with a code; its traceback goes to the log only.
-
-    Raises:
-        PeertaskError: EXECUTION_FAILED with the type and message of the exception, or what the function raised with a code.
-    """
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        told = error_of(error)
-        if told is error:
-            raise
-        log.warning("function failed", kind=kind, task_id=execution.task.id, attempt=execution.attempt, exc_info=error)
-        raise told from error
+def told_error(error: BaseException, kind: str, execution: Execution) -> PeertaskError:
+    """Return the error to raise for what a function raised without a code; the traceback goes to the log only."""
+    log.warning("function failed", kind=kind, task_id=execution.task.id, attempt=execution.attempt, exc_info=error)
+    return error_of(error)
 
 
 def _json_text(value: object) -> str:

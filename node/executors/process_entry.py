@@ -47,7 +47,7 @@ def call_by_name(
         try:
             function = attrgetter(qualified_name)(importlib.import_module(module))
             return output_of(function(*args, **kwargs))
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the node logs it and tells the requester
             return _failure_of(error)
 
 

@@ -1,12 +1,12 @@
 """Functions that compute, each call in a worker process, so that the event loop stays free and all cores are used.
 
 The processes belong to trio-parallel: it starts one when it needs one, keeps idle ones for the next call (they end by
-themselves after 10 minutes, and with the program), and kills the process of a call that is cancelled. A program whose main
-module registers such functions must guard what it runs with ``if __name__ == "__main__":``, because every worker process
-imports the main module.
+themselves after 10 minutes, and with the program), and kills the process of a call that is cancelled. A program whose
+main module registers such functions must guard what it runs with ``if __name__ == "__main__":``, because every worker
+process imports the main module.
 
-trio-parallel pickles between this process and its own children, over a pipe that nobody else can write to; nothing pickled
-ever goes to or comes from the network.
+trio-parallel pickles between this process and its own children, over a pipe that nobody else can write to; nothing
+pickled ever goes to or comes from the network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class ProcessRunner:
         slots: how many processes there are at the most.
 
     Raises:
-        PeertaskError: code INVALID_CONFIG, when another process cannot import the function, or it wants its `Execution`.
+        PeertaskError: code INVALID_CONFIG, when another process cannot import the function, or it wants its
+            `Execution`.
     """
 
     def __init__(self, kind: str, function: Callable[..., object], binding: Binding, slots: int) -> None:
@@ -54,7 +55,10 @@ class ProcessRunner:
         self._limiter = trio.CapacityLimiter(slots)
 
     async def run(self, execution: Execution) -> Output:
-        """Call the function in a process and return its output; cancellation kills the process, and waits until it is gone.
+        """Call the function in a process and return its output.
+
+        Cancellation kills the process and waits until it is gone. Programs that the function itself has started are not
+        stopped with it.
 
         Raises:
             PeertaskError: the function failed, or its process died.

@@ -1,9 +1,9 @@
 """Functions that are not async, each in a worker thread.
 
-Theory of operation. A thread cannot be stopped from outside. It can look: `trio.from_thread.check_cancelled` raises as soon
-as the task is cancelled. One that looks is gone before `run` ends. One that does not is left behind after a grace, so that
-the requester hears of a timeout when it happens; it keeps its seat until it really ends, and what it returns is dropped. When
-all seats are taken by such threads, the executor is busy: it never runs more threads than it has slots.
+Theory of operation. A thread cannot be stopped from outside. It can look: `trio.from_thread.check_cancelled` raises as
+soon as the task is cancelled. One that looks is gone before `run` ends. One that does not is left behind after a grace,
+so that the requester hears of a timeout when it happens; it keeps its seat until it really ends, and what it returns is
+dropped. When all seats are taken by such threads, the executor is busy: it never runs more threads than it has slots.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from node.executors.binding import Arguments, Binding, Source
-from node.executors.outcome import errors_told, output_of
+from node.executors.outcome import output_of, told_error
 from node.interfaces import Execution, Output
 from protocol import ErrorCode, PeertaskError
 
@@ -70,8 +70,12 @@ class ThreadRunner:
             raise
 
     def _call(self, arguments: Arguments, execution: Execution) -> Output:
-        with errors_told(self._kind, execution):
+        try:
             return output_of(self._function(*arguments.args, **arguments.kwargs))
+        except PeertaskError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise told_error(error, self._kind, execution) from error
 
     def _thread_safe(self, execution: Execution) -> Execution:
         return ThreadExecution(execution) if self._binding.takes(Source.EXECUTION) else execution
@@ -91,7 +95,7 @@ class ThreadRunner:
         return PeertaskError(
             f"all {self._seats.total_tokens:.0f} threads of kind {self._kind} are taken",
             code=ErrorCode.BUSY,
-            remedy="Let its function call trio.from_thread.check_cancelled() now and then, so that it ends when cancelled",
+            remedy="Let the function call trio.from_thread.check_cancelled() now and then, so that it can be cancelled",
             retry_after_ms=BUSY_RETRY_MS,
         )
 
@@ -120,8 +124,10 @@ class ThreadExecution(Execution):
 
 
 class _Seat:
-    """One thread's place among the slots. trio takes it before the thread begins, and gives it back when the thread ends,
-    also when nobody waits for the thread any more; both on the event loop.
+    """One thread's place among the slots.
+
+    trio takes it before the thread begins and gives it back when the thread ends, both on the event loop; also when
+    nobody waits for the thread any more.
     """
 
     def __init__(self, seats: trio.CapacityLimiter) -> None:

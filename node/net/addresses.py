@@ -63,11 +63,16 @@ def parse_peer_id(text: str) -> str:
     Raises:
         InvalidAddress: it is malformed.
     """
+    malformed = InvalidAddress(
+        f"{text!r} is not a peer id",
+        remedy="A peer id looks like 12D3KooW… and has 52 characters; `peertask id` prints that of a node",
+    )
+    if "/" in text:
+        raise malformed
     try:
         return str(Multiaddr(f"/p2p/{text}").value_for_protocol("p2p"))
     except ValueError as error:
-        remedy = "A peer id looks like 12D3KooW… and has 52 characters; `peertask id` prints that of a node"
-        raise InvalidAddress(f"{text!r} is not a peer id", remedy=remedy) from error
+        raise malformed from error
 
 
 def dialable_endpoints(addresses: Sequence[str]) -> tuple[Endpoint, ...]:
@@ -103,7 +108,7 @@ def listening_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
 
 
 def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:
-    # On a shared port libp2p tells TCP from WebSocket by the first packet, and fails when that is less than three bytes.
+    # On a shared port libp2p tells TCP from WebSocket by the first packet, and fails when that is a short one.
     taken: dict[tuple[str, int], Endpoint] = {}
     for endpoint in endpoints:
         other = taken.setdefault((endpoint.host, endpoint.port), endpoint) if endpoint.port else endpoint

@@ -84,13 +84,13 @@ def explain(error: BaseException) -> str:
         return "no answer in time"
     if any(isinstance(cause, OSError) and cause.errno == ECONNREFUSED for cause in causes):
         return "nothing listens there (connection refused)"
+    if any(isinstance(cause, IOException) for cause in causes):
+        return "it closed the connection during the handshake: it is full, limits connections from here, or is no node"
     system = [cause for cause in causes if isinstance(cause, OSError)]
     if system:
         return system[-1].strerror or str(system[-1])
     if isinstance(error, SwarmException | PeertaskError):
         return str(error)
-    if any(isinstance(cause, IOException) for cause in causes):
-        return "it closed the connection during the handshake: it is full, limits connections from here, or is no node"
     return "what answers there does not speak libp2p with Noise and Yamux"
 
 

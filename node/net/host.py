@@ -1,6 +1,6 @@
 """The only way in this project to make a libp2p host: TCP or WebSocket, Noise, Yamux, and the defects of 0.8.1 cured.
 
-What the host does differently from libp2p's own (tests/integration/test_host_defects.py has a contract test for each):
+What the host does differently from libp2p's own (tests/integration/test_host_*.py have a contract test for each):
 
 - a slot for an inbound connection is given back when the connection ends, not when the host does;
 - an exception in a stream handler, or a malformed negotiation, ends that stream and nothing else;
@@ -27,6 +27,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.connection import swarm_connection
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -146,14 +147,17 @@ async def open_host(config: HostConfig) -> AsyncIterator[HardenedHost]:
         HostStopped: the host ended by itself; the block was cancelled.
     """
     host = create_host(config)
-    swarm = _swarm_of(host)
+    manager = TrioManager(_swarm_of(host))
+    running = trio.CancelScope(shield=True)  # cancelled, it would leave its sockets open: it ends when it is told to
     failure: BaseException | None = None
     defect: list[Exception] = []
     async with trio.open_nursery() as nursery:
         try:
             with trio.CancelScope() as block:
-                running = await nursery.start(_run, swarm, block, defect)
-                await swarm.listen(*map(Multiaddr, config.listen))
+                nursery.start_soon(_run, manager, running, block, defect)
+                with trio.CancelScope(shield=True):
+                    await manager.wait_started()
+                await host.get_network().listen(*map(Multiaddr, config.listen))
                 yield host
         except BaseException as error:  # noqa: BLE001 - raised again below, outside of the nursery that would wrap it
             failure = error
@@ -222,16 +226,11 @@ def _expected_peer(named: set[str], peer_id: str) -> str:
 
 
 async def _run(
-    swarm: HardenedSwarm,
-    block: trio.CancelScope,
-    defect: list[Exception],
-    task_status: trio.TaskStatus[trio.CancelScope],
+    manager: TrioManager, running: trio.CancelScope, block: trio.CancelScope, defect: list[Exception]
 ) -> None:
-    # Shielded, because a host that is cancelled leaves its sockets open: it ends when it is told to, by _shut_down.
     try:
-        with trio.CancelScope(shield=True) as running:
-            task_status.started(running)
-            await TrioManager(swarm).run()
+        with running:
+            await manager.run()
     except Exception as error:  # noqa: BLE001 - reported by open_host, which has to shut down first
         defect.append(error)
         block.cancel()
@@ -258,5 +257,7 @@ def _report_stream_failure(stream: INetStream, error: Exception) -> None:
     peer_id, protocol = str(stream.muxed_conn.peer_id), stream.get_protocol()
     if protocol is None:
         _log.info("a peer sent a malformed negotiation", peer_id=peer_id, error=repr(error))
+    elif isinstance(error, StreamError):  # what every peer can cause must not fill the log with tracebacks
+        _log.info("a peer ended a stream early", peer_id=peer_id, protocol=str(protocol), error=repr(error))
     else:
         _log.error("a stream handler failed", peer_id=peer_id, protocol=str(protocol), exc_info=error)

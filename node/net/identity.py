@@ -8,8 +8,10 @@ from typing import Final
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair, KeyType
 from libp2p.crypto.serialization import deserialize_private_key
+from libp2p.peer.id import ID
 
 from node.net.errors import UnusableIdentity
+from protocol import PeerId
 
 KEY_FILE: Final = "identity.key"
 """A libp2p private key in its standard protobuf form, so that other libp2p implementations can read it."""
@@ -37,6 +39,11 @@ def load_or_create_identity(folder: Path) -> KeyPair:
             f"the identity in {path} cannot be used: {error.strerror or error}",
             remedy="Give this user its own, writable data folder",
         ) from error
+
+
+def peer_id_of(key_pair: KeyPair) -> PeerId:
+    """The peer id that follows from a key pair."""
+    return PeerId(str(ID.from_pubkey(key_pair.public_key)))
 
 
 def _make_private(folder: Path) -> None:

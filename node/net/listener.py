@@ -2,16 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Final
 
 import trio
 from libp2p.abc import IListener
 from multiaddr import Multiaddr
 
-from node.net.addresses import Endpoint
+from node.net.addresses import Endpoint, parse_endpoint
 from node.net.errors import CannotListen
 
 Welcome = Callable[[trio.SocketStream, Endpoint], Awaitable[None]]
 """What happens to an accepted connection; it is closed when this returns, and this must not raise."""
+
+
+_NOWHERE: Final = Endpoint("ip4", "0.0.0.0", 0)  # noqa: S104 - what a listener has before it listens
 
 
 class Listener(IListener):
@@ -21,37 +25,33 @@ class Listener(IListener):
     program's task tree, hide why they could not start and do not know the address of an IPv6 peer.
 
     Args:
-        endpoint: where to listen; port 0 takes a free one.
         nursery: where the accept loop and the connections run.
         welcome: called in a task of its own for every connection.
     """
 
-    def __init__(self, endpoint: Endpoint, nursery: trio.Nursery, welcome: Welcome) -> None:
-        self._endpoint = endpoint
+    def __init__(self, nursery: trio.Nursery, welcome: Welcome) -> None:
+        self._endpoint = _NOWHERE
         self._nursery = nursery
         self._welcome = welcome
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
 
-    async def open(self) -> None:
-        """Take the port and start to accept.
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Take the port of an address, a free one for port 0, and start to accept. To be called once.
 
         Raises:
             CannotListen: the operating system says no.
         """
+        endpoint = parse_endpoint(str(maddr))
         try:
-            listeners = await trio.open_tcp_listeners(self._endpoint.port, host=self._endpoint.host)
+            listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
         except OSError as error:
             raise CannotListen(
-                f"cannot listen on {self._endpoint}: {error.strerror or error}",
+                f"cannot listen on {endpoint}: {error.strerror or error}",
                 remedy="Choose another port (0 takes a free one) or an address of this machine, or stop what uses it",
             ) from error
-        self._endpoint = replace(self._endpoint, port=int(listeners[0].socket.getsockname()[1]))
+        self._endpoint = replace(endpoint, port=int(listeners[0].socket.getsockname()[1]))
         self._nursery.start_soon(self._serve, listeners)
-
-    async def listen(self, maddr: Multiaddr) -> None:
-        """Part of libp2p's interface only: a listener knows its endpoint, and `open` starts it."""
-        raise NotImplementedError(f"open() starts a listener, not listen({maddr})")
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         """Where this listener is reached, with its real port."""

@@ -56,6 +56,9 @@ class PeerNetwork(Network, SessionOwner):
         host_config: the identity, and where to listen.
         limits: what this node takes from one peer; announced in Hello.
         pulse: how a lost peer is found.
+
+    Attributes:
+        agent: this program and its version, as told to peers.
     """
 
     def __init__(self, host_config: HostConfig, *, limits: Limits = DEFAULT_LIMITS, pulse: Pulse | None = None) -> None:
@@ -63,7 +66,7 @@ class PeerNetwork(Network, SessionOwner):
         self._host_config = host_config
         self._limits = limits
         self._pulse = pulse or Pulse()
-        self._agent = f"peertask/{version('peertask')}"
+        self.agent = f"peertask/{version('peertask')}"
         self._instance = secrets.token_hex(8)
         self._book = AddressBook()
         self._sessions: dict[PeerId, Session] = {}
@@ -75,7 +78,8 @@ class PeerNetwork(Network, SessionOwner):
         self._rng = random.Random(self._instance)  # noqa: S311 - jitter, not secrets
         self._host: HardenedHost | None = None
         self._nursery: trio.Nursery | None = None
-        self._handlers: dict[Role, ChannelHandler] = {}
+        self._handlers: tuple[ChannelHandler, ...] = ()
+        self._routes: dict[type[Frame], ChannelHandler] = {}
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
 
     def __repr__(self) -> str:
@@ -86,7 +90,10 @@ class PeerNetwork(Network, SessionOwner):
         self, worker: ChannelHandler, requester: ChannelHandler, advert: Callable[[PeerId], PeerAdvert]
     ) -> AsyncIterator[None]:
         """Listen and keep sessions; see `Network.running`."""
-        self._handlers = {Role.WORKER: worker, Role.REQUESTER: requester}
+        self._handlers = (worker, requester)
+        self._routes = {
+            kind: worker if speaker is Role.REQUESTER else requester for kind, speaker in SPOKEN_BY.items()
+        }
         self._advert = advert
         async with open_host(self._host_config) as host, open_background() as nursery:
             self._host, self._nursery = host, nursery
@@ -313,7 +320,7 @@ class PeerNetwork(Network, SessionOwner):
     def hello_for(self, peer_id: PeerId) -> Hello:
         """Return what to tell a peer about this node."""
         return Hello(
-            agent=self._agent,
+            agent=self.agent,
             advert=self._advert(peer_id),
             limits=self._limits,
             instance=self._instance,
@@ -339,7 +346,7 @@ class PeerNetwork(Network, SessionOwner):
         self._book.hear(session.peer_id, session.hello.addresses)
         self._sessions[session.peer_id] = session
         log.info("peer connected", peer_id=session.peer_id, opened_by=session.initiator.value)
-        for handler in self._handlers.values():
+        for handler in self._handlers:
             handler.opened(session)
         self._tell_change()
         return True
@@ -354,8 +361,7 @@ class PeerNetwork(Network, SessionOwner):
 
     def received(self, session: Session, frame: Frame) -> None:
         """Pass a frame about a task to this node's half of the conversation."""
-        speaker = SPOKEN_BY[type(frame)]  # type: ignore[index]
-        self._handlers[Role.WORKER if speaker is Role.REQUESTER else Role.REQUESTER].received(session, frame)
+        self._routes[type(frame)].received(session, frame)
 
     def adverted(self, session: Session) -> None:
         """Tell that a peer's advert has changed."""
@@ -373,7 +379,7 @@ class PeerNetwork(Network, SessionOwner):
         del self._sessions[session.peer_id]
         if session.end_code is not ErrorCode.CONFLICT:
             self._book.entry(session.peer_id).last_error = session.reason
-        for handler in self._handlers.values():
+        for handler in self._handlers:
             handler.closed(session, session.reason)
         self._tell_change()
 

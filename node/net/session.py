@@ -45,6 +45,8 @@ from protocol import (
 
 log = structlog.get_logger(__name__)
 
+# What so many frames bring about goes out before the next are taken, so that both ends of a busy session work at a time.
+FRAMES_A_PASS = 64
 # What one read takes at the most; yamux's first window is as large.
 READ_BYTES = 256 * 1024
 # libp2p's Noise frames are 64 KiB at the most; a write below that is one of them.
@@ -294,8 +296,7 @@ class Session(Channel):
         try:
             while not self.closed and (data := await self._stream.read(READ_BYTES)):
                 self._heard_at = trio.current_time()
-                for frame in self._decoder.feed(data):
-                    self._take(frame)
+                await self._take_all(self._decoder.feed(data))
         except BaseLibp2pError as error:
             log.debug("stream ended", peer_id=self.peer_id, reason=type(error).__name__)
         except PeertaskError as error:
@@ -311,6 +312,13 @@ class Session(Channel):
         """End with the peer's side of the stream; a simple client may have closed it and wait for its results."""
         if self.hello is not None or not self._conversation.under_way(Role.WORKER):
             self._finish(ErrorCode.PEER_LOST, "the peer ended the session without a Bye")
+
+    async def _take_all(self, frames: list[Frame]) -> None:
+        for start in range(0, len(frames), FRAMES_A_PASS):
+            if start:
+                await trio.lowlevel.checkpoint()
+            for frame in frames[start : start + FRAMES_A_PASS]:
+                self._take(frame)
 
     def _take(self, frame: Frame) -> None:
         self._conversation.receive(frame)

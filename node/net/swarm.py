@@ -125,8 +125,8 @@ class HardenedSwarm(Swarm):
         """
         await self.event_background_nursery_created.wait()
         for endpoint in listening_endpoints(map(str, multiaddrs)):
-            listener = Listener(endpoint, self._nursery(), self.accept)
-            await listener.open()
+            listener = Listener(self._nursery(), self.accept)
+            await listener.listen(Multiaddr(str(endpoint)))
             self.listeners[str(listener.get_addrs()[0])] = listener
         return True
 
@@ -183,8 +183,8 @@ class HardenedSwarm(Swarm):
             PeerUnreachable: none of the addresses answers.
             WrongPeer: another peer answers.
         """
-        while other := self._dials.get(peer_id):
-            await other.wait()
+        while peer_id in self._dials:
+            await self._dials[peer_id].wait()
         if live := self.live_connections(peer_id):
             return live[0]
         done = self._dials[peer_id] = trio.Event()
@@ -224,7 +224,7 @@ class HardenedSwarm(Swarm):
             raise SwarmException(reason)
         self._registering[peer_id] += 1
         try:
-            # Registering waits for local tasks only; interrupted half-way it would leave a connection without an owner.
+            # It waits for local tasks only; libp2p takes an interruption for a failure and logs it with a traceback.
             with trio.CancelScope(shield=True):
                 connection = await super().add_conn(muxed_conn, direction)
         finally:

@@ -1,7 +1,7 @@
 """Records in the memory of this process: what a program that embeds a node needs, and the fastest there is.
 
-A record is kept as it was handed in. Facts are kept only while their task goes on: the record of a finished one tells how it
-ended, and a node keeps a hundred thousand of those.
+A record is kept as it was handed in. Facts are kept only while their task goes on: the record of a finished one tells
+how it ended, and a node keeps a hundred thousand of those.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from node.interfaces import Change, Committed, Store
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
-# A task has four facts; more of them are progress, ten a second at the most, and a watcher that comes back wants the last
-# seconds of it. At some 120 bytes each, 256 tasks that report without end hold 2 MB.
+# A task has four facts; more of them are progress, ten a second at the most, and a watcher that comes back wants the
+# last seconds of it. At some 120 bytes each, 256 tasks that report without end hold 2 MB.
 MAX_FACTS_PER_TASK = 64
 
 
@@ -82,7 +82,7 @@ class MemoryStore(Store):
             yield record
 
     async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
-        """Yield the last facts of a task, 64 at the most, whose number is greater than `after_seq`; none once it has ended."""
+        """Yield the last 64 facts of a task whose number is greater than `after_seq`; none once the task has ended."""
         facts = self._facts.get(task_id)
         if facts is None:
             return

@@ -1,10 +1,10 @@
 """The data folder as the meeting point of a node and its clients: who runs there, and where it answers.
 
-The node that runs in a folder holds a lock on the file `control`, which says where its socket is. The lock dies with the
-process, so a file without one is a leftover, and a second node is refused without guessing from sockets or pids.
+The node that runs in a folder holds a lock on the file `control`, which says where its socket is. The lock dies with
+the process, so a file without one is a leftover, and a second node is refused without guessing from sockets or pids.
 
-A socket's path may have some hundred bytes. Where the folder's own is longer, the socket lies in a private folder of the
-temporary directory; clients do not care, they read `control`.
+A socket's path may have some hundred bytes. Where the folder's own is longer, the socket lies in a private folder of
+the temporary directory; clients do not care, they read `control`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ MAX_SOCKET_PATH_BYTES: Final = 103
 _TOKEN_BYTES = 32
 _PRIVATE = 0o600
 _SHORT_FOLDER = "peertask-"
+_SHORT_NAME_BYTES = len(f"/{_SHORT_FOLDER}12345678/{SOCKET_FILE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,9 @@ def occupied(folder: Path) -> Iterator[FolderHold]:
     """Be the one node that runs in a folder for the length of the context; the folder is made when it is not there.
 
     Raises:
-        PeertaskError: code INVALID_CONFIG, when another node runs there; names the folder and its process.
+        PeertaskError: code INVALID_CONFIG, when another node runs there, or the folder cannot be written; names it.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / CONTROL_FILE).open("a+", opener=_open_private) as file:
+    with _open_control(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -77,12 +77,15 @@ class FolderHold:
         self._folder = folder
         self._file = file
 
-    def bind_socket(self) -> socket.socket:
+    def bind_socket(self, max_path_bytes: int = MAX_SOCKET_PATH_BYTES) -> socket.socket:
         """Return a Unix socket that only this user may connect to, bound and not listening yet.
 
         Until it listens nobody can connect, so there is no moment at which its mode is another.
+
+        Raises:
+            PeertaskError: code INVALID_CONFIG, when no place for it has a path of at most `max_path_bytes`.
         """
-        path = _socket_path(self._folder)
+        path = _socket_path(self._folder, max_path_bytes)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(str(path))
@@ -101,14 +104,11 @@ class FolderHold:
 
     def token(self) -> str:
         """Return the secret that requests over TCP must show, made at the first time."""
-        path = self._folder / TOKEN_FILE
-        with path.open("a+", opener=_open_private) as file:
-            file.seek(0)
+        with _open_private(self._folder / TOKEN_FILE) as file:
             token = file.read().strip()
             if not token:
                 token = secrets.token_urlsafe(_TOKEN_BYTES)
                 file.write(token + "\n")
-        path.chmod(_PRIVATE)
         return token
 
     def remove_files(self) -> None:
@@ -141,8 +141,22 @@ def node_unavailable(folder: Path, reason: str) -> PeertaskError:
     )
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, _PRIVATE)
+def _open_control(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _open_private(folder / CONTROL_FILE)
+    except OSError as error:
+        raise PeertaskError(
+            f"the data folder {folder} cannot be used: {error.strerror}",
+            code=ErrorCode.INVALID_CONFIG,
+            remedy="Give the node a folder that this user can write to with --data",
+        ) from error
+
+
+def _open_private(path: Path) -> TextIO:
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE), "r+", encoding="utf-8")
+    path.chmod(_PRIVATE)  # it may have been there with another mode
+    return file
 
 
 def _occupied_already(folder: Path) -> PeertaskError:
@@ -163,15 +177,15 @@ def _announced(folder: Path) -> ControlAddress | None:
         return None
 
 
-def _socket_path(folder: Path) -> Path:
+def _socket_path(folder: Path, max_bytes: int) -> Path:
     for candidate in (folder.absolute() / SOCKET_FILE, *_short_paths()):
-        if len(os.fsencode(candidate)) <= MAX_SOCKET_PATH_BYTES:
+        if len(os.fsencode(candidate)) <= max_bytes:
             candidate.parent.mkdir(mode=0o700, exist_ok=True)
             return candidate
     raise PeertaskError(
         f"no path for the control socket is short enough: the data folder is {folder}",
         code=ErrorCode.INVALID_CONFIG,
-        remedy=f"Set TMPDIR to a folder whose path has less than {MAX_SOCKET_PATH_BYTES - 30} bytes",
+        remedy=f"Set TMPDIR to a folder whose path has less than {max_bytes - _SHORT_NAME_BYTES} bytes",
     )
 
 

@@ -1,0 +1,344 @@
+"""The benchmarks of a node; each is a function that gives figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from subprocess import PIPE
+
+import psutil
+import trio
+
+from node.app import Node, open_node
+from node.bench.figures import (
+    Figure,
+    at_least,
+    at_least_of_floor,
+    at_most,
+    at_most_of_floor,
+    percentile,
+)
+from node.bench.floor import Floor, open_floor
+from node.bench.records import stored_records
+from node.config import NodeConfig
+from node.interfaces import Store
+from protocol import PeerId
+
+WINDOW = 256
+BODY = "x" * 200
+WARM_UP_CALLS = 200
+PAYLOAD_BYTES = 10_000_000
+MANY_RECORDS = 1_000_000
+FEW_RECORDS = 1_000
+KIB, MIB = 1024, 1024 * 1024
+
+
+class Pair:
+    """Two processes: a node here that asks, and one that works, with the floor beside both."""
+
+    def __init__(self, node: Node, peer_id: PeerId, floor: Floor, pid: int) -> None:
+        self.node = node
+        self.peer_id = peer_id
+        self.floor = floor
+        self.pid = pid
+
+    async def call(self) -> None:
+        """Have one no-op task done."""
+        await self.node.submit(BODY, to=self.peer_id, kind="echo")
+
+    async def loops(self, seconds: float) -> float:
+        """Return tasks per second of 256 callers, each one task after the other."""
+        return await _rate_of_loops(self.call, seconds)
+
+    async def spawned(self, tasks: int) -> float:
+        """Return tasks per second when each is spawned, 256 in flight."""
+        room = trio.CapacityLimiter(WINDOW)
+
+        async def one() -> None:
+            async with room:
+                await self.call()
+
+        begin = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(one)
+        return tasks / (time.perf_counter() - begin)
+
+    async def latencies_ms(self, rounds: int) -> list[float]:
+        """Return how long tasks take one at a time, in milliseconds."""
+        samples = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            await self.call()
+            samples.append((time.perf_counter() - begin) * 1000)
+        return samples
+
+
+async def _rate_of_loops(call: Callable[[], Awaitable[None]], seconds: float) -> float:
+    done, begin = 0, time.perf_counter()
+
+    async def loop() -> None:
+        nonlocal done
+        while time.perf_counter() - begin < seconds:
+            await call()
+            done += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(WINDOW):
+            nursery.start_soon(loop)
+    return done / (time.perf_counter() - begin)
+
+
+@asynccontextmanager
+async def open_pair(records: int = 0) -> AsyncIterator[Pair]:
+    """Start the other process, and connect to it.
+
+    Args:
+        records: finished tasks that both nodes hold from the start.
+    """
+    settings = NodeConfig(retention_records=2 * MANY_RECORDS, retention_bytes=4 * 1024 * MIB)
+    arguments = {**settings.model_dump(include={"retention_records", "retention_bytes"}), "records": records}
+    command = [sys.executable, "-m", "node.bench.worker", json.dumps(arguments)]
+    async with AsyncExitStack() as stack:
+        process = await trio.lowlevel.open_process(command, stdin=PIPE, stdout=PIPE)
+        stack.push_async_callback(_end, process)
+        node = await stack.enter_async_context(open_node(settings, store=_store(records)))
+        ready = json.loads(await _first_line(process))
+        floor = await stack.enter_async_context(open_floor(ready["floor"]))
+        peer_id = await node.connect(ready["node"])
+        pair = Pair(node, peer_id, floor, process.pid)
+        for _ in range(WARM_UP_CALLS):
+            await pair.call()
+        yield pair
+
+
+def _store(records: int) -> Store | None:
+    return stored_records(records) if records else None
+
+
+async def _first_line(process: trio.Process) -> bytes:
+    line = b""
+    if process.stdout is not None:
+        while not line.endswith(b"\n") and (more := await process.stdout.receive_some()):
+            line += more
+    return line
+
+
+async def _end(process: trio.Process) -> None:
+    with trio.CancelScope(shield=True):
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        with trio.move_on_after(10):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def latency(seconds: float) -> list[Figure]:
+    """One no-op task at a time, beside the raw echo."""
+    rounds = round(seconds * 300)
+    async with open_pair() as pair:
+        floor, tasks = [], []
+        for _ in range(4):  # by turns, so that both see the same noise
+            floor += await pair.floor.echo_ms(rounds // 4, len(BODY))
+            tasks += await pair.latencies_ms(rounds // 4)
+    return [
+        Figure(
+            "latency", f"one task at a time, {name}", percentile(tasks, share), "ms", percentile(floor, share), (bound,)
+        )
+        for name, share, bound in (("p50", 0.5, at_most_of_floor(1.5)), ("p99", 0.99, at_most_of_floor(2)))
+    ]
+
+
+async def throughput(seconds: float) -> list[Figure]:
+    """Many no-op tasks at once, beside the raw coalesced stream."""
+    async with open_pair() as pair:
+        floor = await pair.floor.rate(seconds, WINDOW, BODY)
+        loops = await pair.loops(seconds)
+        spawned = await pair.spawned(round(loops * seconds / 2))
+    return [
+        Figure("throughput", "256 loops", loops, "tasks/s", floor, (at_least(20_000), at_least_of_floor(0.5))),
+        Figure("throughput", "spawned, 256 in flight", spawned, "tasks/s", floor, (at_least(10_000),)),
+    ]
+
+
+async def records(seconds: float) -> list[Figure]:
+    """The rate with a million finished records, beside the rate with a thousand."""
+    rates = {}
+    for number in (FEW_RECORDS, MANY_RECORDS):
+        async with open_pair(number) as pair:
+            rates[number] = await pair.loops(seconds)
+    return [
+        Figure(
+            "records",
+            f"256 loops, {MANY_RECORDS:,} records against {FEW_RECORDS:,}",
+            rates[MANY_RECORDS],
+            "tasks/s",
+            rates[FEW_RECORDS],
+            (at_least_of_floor(0.8),),
+        )
+    ]
+
+
+async def parallel(_seconds: float) -> list[Figure]:
+    """A hundred tasks that each take 0.3 s, at once."""
+    async with open_pair() as pair:
+        begin = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(_sleep_task, pair)
+        taken = time.perf_counter() - begin
+    return [Figure("parallel", "100 tasks of 0.3 s at once", taken, "s", 0.3, (at_most(0.35),))]
+
+
+async def _sleep_task(pair: Pair) -> None:
+    await pair.node.submit("300", to=pair.peer_id, kind="sleep")
+
+
+async def calls(_seconds: float) -> list[Figure]:
+    """What creating a task and reading a result cost their caller (CORE-33, CORE-35)."""
+    rounds = 2_000
+    async with open_node(NodeConfig(listen=())) as node:
+        begin = time.perf_counter()
+        tasks = [node.manager.create_task(BODY, kind="echo") for _ in range(rounds)]
+        create_us = (time.perf_counter() - begin) / rounds * 1e6
+        for task in tasks:
+            await node.manager.wait(task.id)
+        begin = time.perf_counter()
+        for task in tasks:
+            node.manager.get_result(task.id)
+        get_us = (time.perf_counter() - begin) / rounds * 1e6
+    return [
+        Figure("calls", "create_task", create_us, "µs", None, (at_most(50),)),
+        Figure("calls", "get_result", get_us, "µs", None, (at_most(5),)),
+    ]
+
+
+async def payload(_seconds: float) -> list[Figure]:
+    """A large payload there and back, and small tasks beside it."""
+    async with open_pair() as pair:
+        floor_s = min([await pair.floor.payload_s(PAYLOAD_BYTES) for _ in range(5)])
+        body = "y" * PAYLOAD_BYTES
+        samples: list[float] = []
+        best = float("inf")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_small_tasks, pair, samples)
+            for _ in range(5):
+                begin = time.perf_counter()
+                await pair.node.submit(body, to=pair.peer_id, kind="echo")
+                best = min(best, time.perf_counter() - begin)
+            nursery.cancel_scope.cancel()
+        alone = min([await _timed_payload(pair, body) for _ in range(5)])
+    size = PAYLOAD_BYTES / 1e6
+    return [
+        Figure(
+            "payload", "10 MB there and back", size / alone, "MB/s", size / floor_s, (at_least_of_floor(0.5),)
+        ),
+        Figure("payload", "10 MB beside small tasks", size / best, "MB/s", size / floor_s),
+        Figure("payload", "small task beside it, p99", percentile(samples, 0.99), "ms", None, (at_most(10),)),
+    ]
+
+
+async def _timed_payload(pair: Pair, body: str) -> float:
+    begin = time.perf_counter()
+    await pair.node.submit(body, to=pair.peer_id, kind="echo")
+    return time.perf_counter() - begin
+
+
+async def _small_tasks(pair: Pair, samples: list[float]) -> None:
+    while True:
+        samples += await pair.latencies_ms(1)
+
+
+async def memory(_seconds: float) -> list[Figure]:
+    """What a node holds: idle, for each connected peer, for each finished task."""
+    peers, tasks = 50, 20_000
+    async with open_pair() as pair:
+        worker = psutil.Process(pair.pid)
+        idle = _node_process_rss()
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(open_node(NodeConfig(listen=()))) for _ in range(peers)]
+            address = _address_of(pair)
+            await others[0].connect(address)
+            before = worker.memory_info().rss
+            for other in others[1:]:
+                await other.connect(address)
+            per_peer = (worker.memory_info().rss - before) / (peers - 1)
+        await pair.spawned(tasks // 4)
+        before = worker.memory_info().rss
+        await pair.spawned(tasks)
+        per_task = (worker.memory_info().rss - before) / tasks
+    return [
+        Figure("memory", "a node process, idle", idle / MIB, "MB", None, (at_most(100),)),
+        Figure("memory", "for each connected peer", per_peer / KIB, "KB", None, (at_most(150),)),
+        Figure("memory", "for each finished task kept", per_task / KIB, "KB", None, (at_most(2),)),
+    ]
+
+
+def _address_of(pair: Pair) -> str:
+    return next(peer.addresses[0] for peer in pair.node.peers() if peer.peer_id == pair.peer_id)
+
+
+def _node_process_rss() -> int:
+    """Start `peertask node` as a person would, and return what it holds once it is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, _ = _start_node(folder)
+        with process:
+            try:
+                return psutil.Process(process.pid).memory_info().rss
+            finally:
+                process.terminate()
+
+
+def _start_node(folder: str) -> tuple[psutil.Popen, float]:
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "node.cli", "node", "--data", folder, "--json"]
+    process = psutil.Popen(command, stdout=PIPE, env={**os.environ, "PEERTASK_LOG_LEVEL": "error"})
+    process.stdout.readline()
+    return process, time.perf_counter() - begin
+
+
+async def start(_seconds: float) -> list[Figure]:
+    """How long `peertask node` takes to be ready."""
+    times = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            process, taken = _start_node(folder)
+            with process:
+                process.terminate()
+            times.append(taken)
+    return [Figure("start", "peertask node to ready", min(times), "s", None, (at_most(2),))]
+
+
+async def idle(seconds: float) -> list[Figure]:
+    """What fifty connected nodes in one process cost when nothing happens."""
+    number, degree = 50, 5
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(open_node()) for _ in range(number)]
+        for index, node in enumerate(nodes):
+            for step in range(1, degree + 1):
+                await node.connect(nodes[(index + step) % number].addresses[0])
+        await trio.sleep(1)
+        begin, busy = time.perf_counter(), time.process_time()
+        await trio.sleep(max(10.0, seconds * 2))
+        share = (time.process_time() - busy) / (time.perf_counter() - begin) * 100
+    return [Figure("idle", f"{number} nodes, each connected to {degree} others", share, "% of a core", None, (at_most(2),))]
+
+
+SECTIONS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
+    "latency": latency,
+    "throughput": throughput,
+    "records": records,
+    "parallel": parallel,
+    "calls": calls,
+    "payload": payload,
+    "memory": memory,
+    "start": start,
+    "idle": idle,
+}

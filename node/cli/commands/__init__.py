@@ -1,0 +1,1 @@
+"""The commands of ``peertask``: each module has one, called ``command``."""

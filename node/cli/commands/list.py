@@ -1,0 +1,76 @@
+"""``peertask list``: the tasks that a node knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.cli.exit_codes import ExitCode
+from node.cli.options import Invocation, client_options
+
+if TYPE_CHECKING:
+    from node.gateways.http.client import ControlClient
+
+# As many lines as fit on a screen; --limit asks for more.
+DEFAULT_LIMIT = 20
+STATUSES = ("pending", "claimed", "executing", "cancelling", "complete", "failed", "cancelled")
+
+
+@click.command(short_help="List the tasks that a node knows.")
+@click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only these; may be given several times.")
+@click.option("--project", metavar="NAME", help="Only of this project.")
+@click.option("--session", "session_id", metavar="NAME", help="Only of this conversation.")
+@click.option("--requester", metavar="PEER", help="Only those that this peer asked for.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    help="At most so many, 1000 at most.",
+)
+@client_options
+def command(call: Invocation, *, status: tuple[str, ...], **filters: Any) -> ExitCode:
+    r"""List the tasks that the node of the data folder knows, the newest first.
+
+    \b
+    Examples:
+      peertask list
+      peertask list --status failed --status cancelled
+      peertask list --json --limit 1000 | jq -r .status | sort | uniq -c
+    """
+    from node.cli.local import ask_local_node
+
+    query = {name: value for name, value in filters.items() if value is not None}
+    if status:
+        query["status"] = ",".join(status)
+
+    async def question(client: ControlClient) -> ExitCode:
+        return await _list(client, query, as_json=call.as_json)
+
+    return ask_local_node(call, question)
+
+
+async def _list(client: ControlClient, query: dict[str, Any], *, as_json: bool) -> ExitCode:
+    from node.cli.terminal import echo_models, echo_table, short_peer, short_text, short_time
+
+    tasks = await client.list_tasks(**query)
+    if as_json:
+        echo_models(tasks)
+        return ExitCode.OK
+    rows = (
+        (
+            task.id,
+            task.status.value,
+            task.kind,
+            short_peer(task.requester),
+            short_peer(task.holder),
+            short_time(task.updated_at - task.created_at),
+            short_text(task.prompt),
+        )
+        for task in tasks
+    )
+    columns = ("TASK", "STATUS", "KIND", "ASKED BY", "DONE BY", "TOOK", "PROMPT")
+    echo_table(columns, rows, empty="No tasks.")
+    return ExitCode.OK

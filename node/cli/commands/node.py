@@ -1,0 +1,57 @@
+"""``peertask node``: run a node until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from node.cli.exit_codes import ExitCode
+from node.cli.options import Invocation, node_options
+
+
+@click.command(short_help="Run a node.")
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where to listen; may be given several times. [default: /ip4/127.0.0.1/tcp/0: this machine only, a free port]",
+)
+@click.option("--peer", "peers", multiple=True, metavar="ADDRESS", help="A peer to stay connected to, with /p2p/ID.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="[KIND=]PEER",
+    help="A peer that may use the closed kinds, or one of them; mock and echo are open to all.",
+)
+@click.option("--store", type=click.Choice(["memory"]), help="Where tasks are kept. [default: memory]")
+@click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")
+@click.option("--temporary", is_flag=True, help="Make the data folder, and remove it at the end.")
+@click.option("--until-eof", is_flag=True, help="Stop when standard input ends: for programs that start nodes.")
+@node_options
+def command(call: Invocation, *, temporary: bool, until_eof: bool, **settings: Any) -> ExitCode:
+    r"""Run a node: it lets its peers use what it can do, and has tasks done for the programs of this machine.
+
+    It prints its addresses when it is ready. SIGINT (Ctrl-C) or SIGTERM lets it finish what it executes, for 10 seconds
+    at most, and end; a second one ends it at once.
+
+    \b
+    Examples:
+      peertask node
+      peertask node --listen /ip4/0.0.0.0/tcp/4001          reachable from other machines
+      peertask node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
+      peertask node --allow summarise=12D3KooW…             let a peer use a closed kind
+      peertask node --json | head -1                        for programs: where it answers
+    """
+    _exit_quietly_while_starting()
+    from node.cli.serving import serve_node
+
+    return serve_node(call, settings, temporary=temporary, until_eof=until_eof)
+
+
+def _exit_quietly_while_starting() -> None:
+    """Let a signal that comes before there is anything to drain end the program just as well."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))

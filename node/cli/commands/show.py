@@ -1,0 +1,67 @@
+"""``peertask show``: one task and all that has come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from node.cli.exit_codes import ExitCode
+from node.cli.options import Invocation, client_options
+
+if TYPE_CHECKING:
+    from node.gateways.http.client import ControlClient
+    from node.gateways.http.response_models import TaskView
+
+
+@click.command(short_help="Show one task and what has come of it.")
+@click.argument("task")
+@client_options
+def command(call: Invocation, *, task: str) -> ExitCode:
+    r"""Show a task that the node of the data folder knows, and what has come of it so far.
+
+    \b
+    Examples:
+      peertask show 3f2b6c1e-…
+      peertask show 3f2b6c1e-… --json | jq .result.result
+    """
+    from node.cli.local import ask_local_node
+    from protocol import parse_task_id
+
+    task_id = parse_task_id(task)
+
+    async def question(client: ControlClient) -> ExitCode:
+        found = await client.get(task_id)
+        click.echo(found.model_dump_json() if call.as_json else "\n".join(_lines(found)))
+        return ExitCode.OK
+
+    return ask_local_node(call, question)
+
+
+def _lines(task: TaskView) -> Iterator[str]:
+    from node.cli.terminal import short_time
+
+    yield f"task       {task.id}"
+    progress = f", {task.progress:.0%} {task.progress_message}" if task.progress else ""
+    yield f"status     {task.status.value}{progress}"
+    yield f"kind       {task.kind}, priority {task.priority}, project {task.project}"
+    yield f"asked by   {task.requester}"
+    yield f"done by    {task.holder or '–'}"
+    yield f"attempts   {task.attempt} ({task.failures} failed, {task.lost_leases} lost their worker)"
+    yield f"created    {task.created_at_iso}"
+    yield f"updated    {task.updated_at_iso} ({short_time(task.updated_at - task.created_at)} later)"
+    if task.params:
+        yield f"params     {json.dumps(task.params, ensure_ascii=False)}"
+    yield from ("", "prompt", _indented(task.prompt))
+    if task.result is not None:
+        yield from ("", f"result (took {short_time(task.result.duration_ms)})", _indented(task.result.result))
+        for artifact in task.result.artifacts:
+            yield f"  artifact {artifact.name}: {artifact.media_type}, {len(artifact.content):,} characters"
+    if task.failure is not None:
+        yield from ("", f"failure {task.failure.code.value}", _indented(task.failure.message))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines()) or "  (empty)"

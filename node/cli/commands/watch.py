@@ -1,0 +1,96 @@
+"""``peertask watch``: what happens to tasks, as it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from node.cli.exit_codes import ExitCode
+from node.cli.options import Invocation, client_options
+
+if TYPE_CHECKING:
+    from node.gateways.http.client import ControlClient, WatchItem
+    from node.gateways.http.response_models import EventView, TaskView
+    from protocol import TaskId
+
+
+@click.command(short_help="Watch what happens to tasks.")
+@click.argument("task", required=False)
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Begin after the fact with this number; facts of a task are numbered from 1.",
+)
+@client_options
+def command(call: Invocation, *, task: str | None, after: int) -> ExitCode:
+    r"""Print what happens to a task, from its first fact to its last; without TASK, to all tasks from now on.
+
+    With a TASK the exit code tells how it ended.
+
+    \b
+    Examples:
+      peertask watch                         everything, until Ctrl-C
+      peertask watch 3f2b6c1e-…
+      peertask watch 3f2b6c1e-… --after 4 --json
+    """
+    if task is None and after:
+        raise click.UsageError("--after needs a TASK: the facts of each are numbered on their own")
+    from node.cli.local import ask_local_node
+    from protocol import parse_task_id
+
+    task_id = parse_task_id(task) if task is not None else None
+
+    async def question(client: ControlClient) -> ExitCode:
+        if task_id is None:
+            return await _watch_all(client, as_json=call.as_json)
+        return await _watch_one(client, task_id, after, as_json=call.as_json)
+
+    return ask_local_node(call, question)
+
+
+async def _watch_all(client: ControlClient, *, as_json: bool) -> ExitCode:
+    async with client.watch_all() as items:
+        async for item in items:
+            _tell(item, as_json=as_json)
+    return ExitCode.OK
+
+
+async def _watch_one(client: ControlClient, task_id: TaskId, after: int, *, as_json: bool) -> ExitCode:
+    async with client.watch(task_id, after) as items:
+        async for item in items:
+            _tell(item, as_json=as_json)
+    return _exit_code(await client.finish(task_id))
+
+
+def _exit_code(task: TaskView) -> ExitCode:
+    from node.cli.exit_codes import exit_code_of
+
+    return exit_code_of(task.failure.code) if task.failure is not None else ExitCode.OK
+
+
+def _tell(item: WatchItem, *, as_json: bool) -> None:
+    from node.gateways.http.response_models import EventView, LaggedView
+
+    if isinstance(item, EventView):
+        click.echo(item.model_dump_json() if as_json else _line(item))
+    elif isinstance(item, LaggedView):
+        missed = f"… {item.missed or 'some'} facts were missed"
+        click.echo(item.model_dump_json() if as_json else missed, err=not as_json)
+
+
+def _line(event: EventView) -> str:
+    from node.cli.terminal import short_peer
+
+    parts = [event.at_iso, event.task_id, f"{event.seq:>3}", f"{event.fact:<15}", f"{event.status.value:<10}"]
+    if event.holder is not None:
+        parts.append(f"by {short_peer(event.holder)}")
+    if event.progress:
+        parts.append(f"{event.progress:.0%}")
+    if event.code is not None:
+        parts.append(event.code.value)
+    if event.message:
+        parts.append(event.message)
+    return "  ".join(parts)

@@ -1,0 +1,169 @@
+"""Has the tasks of a demo done, by asking its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from node.background import open_background
+from node.cli.demo.fleet import Fleet, Member, MemberState
+from node.cli.demo.tally import Rate, Recorded
+from node.cli.demo.workload import Job, JobState, Workload
+from node.gateways.http.response_models import EventView, TaskView
+from protocol import ErrorCode, PeertaskError, TaskStatus, new_task_id
+
+# A task of the demo takes half a second; one that takes a hundred times as long will never end.
+STALL_S = 60.0
+_STATES = {
+    TaskStatus.PENDING: JobState.PENDING,
+    TaskStatus.CLAIMED: JobState.PENDING,
+    TaskStatus.EXECUTING: JobState.EXECUTING,
+}
+
+
+class Traffic:
+    """The tasks of a demo on their way between its nodes.
+
+    Args:
+        fleet: the nodes, connected to each other.
+        workload: which tasks there are.
+        in_flight: how many tasks each node has asked for at a time.
+
+    Attributes:
+        recorded: counts the results that nodes have recorded.
+        rate: of tasks that end.
+        begun_at: when the first task was asked for, in seconds of trio's clock.
+        ended_at: when the last one ended so far.
+        recent: the tasks that ended last, the newest first.
+        orphans: tasks that a killed node had asked for, and that others asked for again.
+    """
+
+    def __init__(self, fleet: Fleet, workload: Workload, in_flight: int) -> None:
+        self.recorded = Recorded()
+        self.rate = Rate()
+        self.begun_at = trio.current_time()
+        self.ended_at = self.begun_at
+        self.recent: list[Job] = []
+        self.orphans: list[Job] = []
+        self._fleet = fleet
+        self._workload = workload
+        self._in_flight = in_flight
+        self._news = trio.Event()
+        self._patience = trio.CancelScope()
+
+    async def run(self, *, kill_at: int | None = None) -> None:
+        """Have every task done; returns when all have ended, or when none has for a minute.
+
+        Args:
+            kill_at: kill a node when so many tasks have ended; None to kill none.
+        """
+        self.begun_at = self.ended_at = trio.current_time()
+        self._patience.deadline = self.begun_at + STALL_S
+        with self._patience:
+            async with open_background() as nursery:
+                for member in self._fleet.running:
+                    await nursery.start(self._watch, member)
+                for member in self._fleet.running:
+                    for _ in range(self._in_flight):
+                        nursery.start_soon(self._ask_one_by_one, member)
+                if kill_at is not None:
+                    await self._until(lambda: self._done >= kill_at)
+                    self._kill_one()
+                await self._until(lambda: self._workload.ended)
+
+    @property
+    def _done(self) -> int:
+        return sum(job.state in (JobState.COMPLETE, JobState.FAILED) for job in self._workload.jobs)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._news.wait()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    def _kill_one(self) -> None:
+        victim = self._fleet.running[-1]
+        victim.kill()
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def _ask_one_by_one(self, member: Member) -> None:
+        while member.state is MemberState.RUNNING:
+            job = self._workload.take(member.index)
+            if job is None:
+                await self._news.wait()
+                continue
+            try:
+                await self._have_done(member, job)
+            except PeertaskError as error:
+                if error.code is not ErrorCode.NODE_UNAVAILABLE:
+                    raise
+                await self._bury(member)
+
+    async def _have_done(self, member: Member, job: Job) -> None:
+        task_id = new_task_id()
+        worker = self._fleet.members[job.worker]
+        self._workload.asked(job, task_id, trio.current_time())
+        await member.client.submit(
+            f"task {job.number}", to=worker.peer_id, id=task_id, retry={"elsewhere": True}, kind="mock"
+        )
+        self._end(job, await member.client.finish(task_id))
+
+    def _end(self, job: Job, task: TaskView) -> None:
+        now = trio.current_time()
+        job.state = JobState.COMPLETE if task.status is TaskStatus.COMPLETE else JobState.FAILED
+        job.holder = task.holder
+        job.moved = job.asked > 1 or task.attempt > 1
+        if job.state is JobState.COMPLETE:
+            since_first = (now - job.asked_at) * 1000
+            job.latency_ms = since_first if job.asked > 1 else task.updated_at - task.created_at
+        self.ended_at = now
+        self._patience.deadline = now + STALL_S
+        self.rate.add(now)
+        self.recent = [job, *self.recent[:2]]
+        self._tell()
+
+    async def _bury(self, member: Member) -> None:
+        """Give the tasks of a node that is gone to the others."""
+        if member.index in self._workload.alive:
+            if member.state is MemberState.RUNNING:
+                await member.wait_ended()
+            if len(self._workload.alive) == 1:
+                raise PeertaskError(f"{member.name}, the last one, is gone: {' / '.join(member.log)}")
+            self.orphans += self._workload.remove_node(member.index)
+            self._tell()
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    async def _watch(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow what a node says about tasks, while it is there."""
+        try:
+            async with member.client.watch_all() as items:
+                task_status.started()
+                async for item in items:
+                    if isinstance(item, EventView):
+                        self._note(member, item)
+        except PeertaskError as error:
+            if error.code is not ErrorCode.NODE_UNAVAILABLE:
+                raise
+
+    def _note(self, member: Member, event: EventView) -> None:
+        if event.fact == "Completed":
+            self.recorded.add(member.index, event.task_id)
+        job = self._workload.find(event.task_id)
+        if job is None or job.requester != member.index or job.task_id != event.task_id:
+            return
+        state = _STATES.get(event.status)
+        if state is not None and job.state in _STATES.values():
+            job.state = state
+            job.holder = event.holder
+
+
+def in_hand(workload: Workload, member: Member) -> int:
+    """Return how many tasks a node executes for others, as far as they know."""
+    return sum(job.state is JobState.EXECUTING and job.holder == member.peer_id for job in workload.jobs)
+
+

@@ -1,0 +1,131 @@
+"""What a user asks for, checked before anything is started or sent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from protocol import InvalidTask, JsonObject, Task
+
+STDIN: Final = "-"
+
+_SPELLED_AS: Final = {
+    "id": "--id",
+    "kind": "--kind",
+    "priority": "--priority",
+    "params": "--param",
+    "project": "--project",
+    "session_id": "--session",
+    "timeout_ms": "--execution-timeout",
+}
+"""How the fields of a task are spelled on the command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked beside the prompt.
+
+    Attributes:
+        to: who shall do it, as an address or a peer id; None lets the node choose.
+        timeout_s: when the user stops caring, in seconds; None for never.
+        fields: fields of the task that were given, by name.
+    """
+
+    to: str | None = None
+    timeout_s: float | None = None
+    fields: JsonObject = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        to: str | None,
+        timeout: float | None,
+        execution_timeout: float | None,
+        params: Iterable[str],
+        **fields: Any,
+    ) -> Request:
+        """Make the request that the options of a command describe.
+
+        Raises:
+            InvalidTask: names the option that is wrong, and its limit.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        if execution_timeout is not None:
+            given["timeout_ms"] = max(1, round(execution_timeout * 1000))
+        if parameters := _parameters(params):
+            given["params"] = parameters
+        request = cls(to=to, timeout_s=timeout, fields=given)
+        request.check("", place="the options")
+        return request
+
+    def check(self, prompt: str, *, place: str) -> None:
+        """Refuse what no node would take, before anything is started or sent.
+
+        Args:
+            prompt: what is asked.
+            place: where it stands, for the message.
+
+        Raises:
+            InvalidTask: names the field, its limit and the place.
+        """
+        try:
+            Task.new(prompt, "me", timestamp=0, **self.fields)
+        except InvalidTask as error:
+            name = error.message.removeprefix("field ").split(":")[0].split(".")[0]
+            raise InvalidTask(f"{_SPELLED_AS.get(name, place)}: {error.message}", remedy=error.remedy) from None
+
+
+def read_prompt(prompt: str) -> tuple[str, str]:
+    """Return the prompt that an argument stands for, and the place that it came from.
+
+    Raises:
+        InvalidTask: standard input is not UTF-8.
+    """
+    return (_read_text(STDIN), "standard input") if prompt == STDIN else (prompt, "PROMPT")
+
+
+def read_lines(source: str) -> list[str]:
+    """Return the lines of a file, or of standard input when it is called ``-``, without their line feeds.
+
+    Raises:
+        InvalidTask: it is not UTF-8.
+        click.ClickException: it cannot be read.
+    """
+    return [line.removesuffix("\r") for line in _read_text(source).removesuffix("\n").split("\n")]
+
+
+def _read_text(source: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+        return content.decode()
+    except UnicodeDecodeError as error:
+        place = "standard input" if source == STDIN else source
+        raise InvalidTask(
+            f"{place} is not UTF-8: {error.reason} at byte {error.start}", remedy="Convert it, with iconv for example"
+        ) from None
+    except OSError as error:
+        raise click.FileError(source, error.strerror) from error
+
+
+def _parameters(texts: Iterable[str]) -> JsonObject:
+    parameters: JsonObject = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise InvalidTask(f"--param: {text!r} is not NAME=VALUE", remedy="Write, say, --param temperature=0.2")
+        parameters[name] = _json_or_text(value)
+    return parameters
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

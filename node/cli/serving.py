@@ -1,0 +1,165 @@
+"""Runs a node as a process of its own: ready, draining, stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from node.app import Node, open_node, tune_collector
+from node.background import open_background
+from node.cli.exit_codes import ExitCode
+from node.cli.options import Invocation
+from node.cli.running import ENDING_SIGNALS, exit_at_once
+from node.cli.settings import folder_of, load_settings
+from node.config import EVERY_KIND, NodeConfig
+from node.gateways.http.folder import find_control
+from node.telemetry import configure_logging
+
+_TEMPORARY_PREFIX = "peertask-node-"
+
+
+def serve_node(call: Invocation, settings: Mapping[str, Any], *, temporary: bool, until_eof: bool) -> ExitCode:
+    """Run a node until a signal, or the end of standard input, stops it.
+
+    Args:
+        call: the options that all commands have.
+        settings: the other settings of the node that were given on the command line.
+        temporary: whether its data folder is a fresh one that ends with it.
+        until_eof: whether it stops when standard input ends.
+
+    Raises:
+        PeertaskError: code INVALID_CONFIG; also when another node runs in the data folder.
+    """
+    with _data_folder(call, temporary=temporary) as placed:
+        config = load_settings(placed, defaults=_log_format(placed), **_overrides(settings))
+        configure_logging(config.log_level, config.log_format)
+        trio.run(_serve, config, call.as_json, until_eof)
+    return ExitCode.OK
+
+
+@contextmanager
+def _data_folder(call: Invocation, *, temporary: bool) -> Iterator[Invocation]:
+    if not temporary:
+        yield call
+        return
+    folder = _make_folder(call.data)
+    try:
+        yield replace(call, data=folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(wanted: Path | None) -> Path:
+    if wanted is None:
+        return Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
+    try:
+        wanted.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise click.UsageError(
+            f"--temporary cannot make the data folder {wanted}, which it would remove at the end: {error.strerror}"
+        ) from error
+    return wanted
+
+
+def _log_format(call: Invocation) -> dict[str, object]:
+    return {"log_format": "json"} if call.as_json else {}
+
+
+def _overrides(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Return the settings that were given; an option that was not must not hide the configuration file."""
+    given = {name: value for name, value in settings.items() if value not in {None, ()}}
+    if "allow" in given:
+        given["allow"] = _peers_by_kind(given["allow"])
+    return given
+
+
+def _peers_by_kind(texts: Iterable[str]) -> dict[str, list[str]]:
+    peers: dict[str, list[str]] = {}
+    for text in texts:
+        kind, equals, peer_id = text.rpartition("=")
+        peers.setdefault(kind if equals else EVERY_KIND, []).append(peer_id)
+    return peers
+
+
+async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
+    with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+        async with open_node(config) as node, open_background() as nursery:
+            tune_collector()
+            _tell_ready(node, as_json)
+            why = await _asked_to_stop(signals, until_eof)
+            nursery.start_soon(_exit_on_signal, signals)
+            _tell("draining", f"{why}: finishing what runs, for {config.drain_s:g} s at most", as_json, reason=why)
+            await node.drain()
+    _tell("stopped", "stopped", as_json)
+
+
+async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool) -> str:
+    """Return why the node shall stop."""
+    reasons: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        async def await_signal() -> None:
+            reasons.append(signal.Signals(await anext(signals)).name)
+            nursery.cancel_scope.cancel()
+
+        async def await_eof() -> None:
+            await _end_of_stdin()
+            reasons.append("end of input")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(await_signal)
+        if until_eof:
+            nursery.start_soon(await_eof)
+    return reasons[0]
+
+
+async def _end_of_stdin() -> None:
+    stdin = trio.lowlevel.FdStream(sys.stdin.fileno())
+    while await stdin.receive_some():
+        pass
+
+
+async def _exit_on_signal(signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        exit_at_once(number)
+
+
+def _tell_ready(node: Node, as_json: bool) -> None:
+    folder = folder_of(node.config)
+    control = find_control(folder)
+    facts = {
+        "peer_id": node.peer_id,
+        "addresses": list(node.addresses),
+        "control": control.socket,
+        "http": control.url,
+        "data": str(folder),
+        "pid": control.pid,
+    }
+    _tell("ready", _introduction(node, folder, control.url), as_json, **facts)
+
+
+def _introduction(node: Node, folder: Path, url: str | None) -> str:
+    lines = [f"peer id   {node.peer_id}"]
+    lines += [f"address   {address}" for address in node.addresses]
+    lines += [f"data      {folder}"]
+    lines += [f"http      {url}"] if url else []
+    lines += [f"kinds     {', '.join(node.kinds)}", ""]
+    if node.addresses:
+        lines += ["From another terminal:", f"  peertask send --to {node.addresses[0]} 'Hello'"]
+    return "\n".join(lines)
+
+
+def _tell(event: str, text: str, as_json: bool, **facts: object) -> None:
+    click.echo(json.dumps({"event": event, **facts}) if as_json else text)
+    sys.stdout.flush()

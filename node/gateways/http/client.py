@@ -1,0 +1,328 @@
+"""A client of the node that runs in a data folder; what the command line uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import trio
+from pydantic import BaseModel, ValidationError
+
+from node.gateways.http.events import END, KEEP_ALIVE_S, EventDecoder, ServerEvent
+from node.gateways.http.exchange import Answer, NoAnswerError, open_exchange
+from node.gateways.http.folder import find_control, node_unavailable
+from node.gateways.http.limits import MAX_BATCH, MAX_WAIT_S
+from node.gateways.http.response_models import (
+    BatchView,
+    ErrorView,
+    EventView,
+    HealthView,
+    LaggedView,
+    NodeView,
+    PeerList,
+    PeerView,
+    TaskList,
+    TaskSummary,
+    TaskView,
+)
+from protocol import ErrorCode, InvalidTask, JsonObject, PeertaskError, TaskId, new_task_id
+
+# A node answers a request that does not wait within milliseconds; this long, it is frozen or swapping.
+ANSWER_S: Final = 30.0
+# A node that is restarted by a service manager is back in less.
+RECONNECT_S: Final = 30.0
+# Two signs of life were lost.
+SILENCE_S: Final = 3 * KEEP_ALIVE_S
+# Quick at first, for a node that is back at once; doubled up to the maximum.
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_NO_CONTENT = 204
+_ERRORS_FROM = 400
+
+WatchItem = EventView | LaggedView | TaskView
+"""What a watch yields: facts, gaps, and at the end of a task the task."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a client waits for its node, in seconds.
+
+    Attributes:
+        answer_s: for an answer that the node need not wait for.
+        poll_s: in one request for the end of a task; 60 at most.
+        silence_s: for a sign of life in a stream of events.
+        reconnect_s: for a node that was there to come back.
+    """
+
+    answer_s: float = ANSWER_S
+    poll_s: float = MAX_WAIT_S
+    silence_s: float = SILENCE_S
+    reconnect_s: float = RECONNECT_S
+
+
+class ControlClient:
+    """Asks the node of a data folder.
+
+    Every method raises the `PeertaskError` that the node answers with, and one with code NODE_UNAVAILABLE when no node
+    answers. A method that was cancelled may have been carried out.
+
+    Args:
+        folder: the data folder; the node there is looked for with each request, so it may be restarted in between.
+        patience: how long it waits.
+    """
+
+    def __init__(self, folder: Path, patience: Patience | None = None) -> None:
+        self._folder = folder
+        self._patience = patience or Patience()
+
+    async def submit(
+        self,
+        prompt: str,
+        *,
+        to: str | None = None,
+        timeout_s: float | None = None,
+        wait_s: float = 0.0,
+        **fields: Any,
+    ) -> TaskView:
+        """Have a task taken in.
+
+        Args:
+            prompt: what to do.
+            to: the address or id of the peer that shall do it; None lets the node choose.
+            timeout_s: when the requester stops caring, in seconds from now.
+            wait_s: how long to wait for the end of the task, in seconds, 60 at most.
+            fields: any other field of the task by name; an absent ``id`` is drawn.
+        """
+        body = {"id": new_task_id(), "prompt": prompt, "to": to, "timeout_s": timeout_s, **fields}
+        return await self._ask(TaskView, "POST", "/v1/tasks", body=body, wait_s=wait_s)
+
+    async def submit_many(self, tasks: Sequence[JsonObject]) -> list[TaskSummary | PeertaskError]:
+        """Have many tasks taken in; each is a body as for one, and each is accepted or refused on its own.
+
+        Returns:
+            For each task, in their order, its summary or the error that refused it.
+        """
+        became: list[TaskSummary | PeertaskError] = []
+        for first in range(0, len(tasks), MAX_BATCH):
+            body = {"tasks": [{"id": new_task_id(), **task} for task in tasks[first : first + MAX_BATCH]]}
+            answer = await self._ask(BatchView, "POST", "/v1/tasks:batch", body=body)
+            for item in answer.results:
+                if item.task is not None:
+                    became.append(item.task)
+                elif item.error is not None:
+                    became.append(item.error.to_error())
+        return became
+
+    async def get(self, task_id: TaskId, wait_s: float = 0.0) -> TaskView:
+        """Return a task, after its end when it comes within `wait_s` seconds, 60 at most."""
+        return await self._ask(TaskView, "GET", f"/v1/tasks/{task_id}", wait_s=wait_s)
+
+    async def finish(self, task_id: TaskId) -> TaskView:
+        """Return a task once it has ended, however long that takes."""
+        while not (task := await self.get(task_id, self._patience.poll_s)).status.terminal:
+            pass
+        return task
+
+    async def list_tasks(self, **query: str | float) -> tuple[TaskSummary, ...]:
+        """Return summaries, the newest first.
+
+        Args:
+            query: which ones: status, project, session_id, requester, limit.
+        """
+        return (await self._ask(TaskList, "GET", "/v1/tasks", query=query)).tasks
+
+    async def cancel(self, task_id: TaskId) -> TaskView:
+        """Ask for a task to be stopped."""
+        return await self._ask(TaskView, "POST", f"/v1/tasks/{task_id}/cancel")
+
+    @asynccontextmanager
+    async def watch(self, task_id: TaskId, after: int = 0) -> AsyncIterator[AsyncIterator[WatchItem]]:
+        """Watch a task until it has ended: the facts after a number, then the task itself.
+
+        A lost connection is made again, and the watch goes on where it was, for up to `RECONNECT_S` seconds.
+        """
+        events = self._events(f"/v1/tasks/{task_id}/events", {"after": after})
+        async with aclosing(events), aclosing(_read(events)) as items:
+            yield items
+
+    @asynccontextmanager
+    async def watch_all(self, **query: str) -> AsyncIterator[AsyncIterator[WatchItem]]:
+        """Watch all tasks, from when the context is entered.
+
+        A lost connection is made again as for one task; a `LaggedView` stands where facts may be missing.
+
+        Args:
+            query: only those of a ``project``, ``session_id`` or ``requester``.
+        """
+        async with aclosing(self._events("/v1/events", query)) as events:
+            await anext(events)  # the node says so when it listens
+            async with aclosing(_read(events)) as items:
+                yield items
+
+    async def peers(self) -> tuple[PeerView, ...]:
+        """Return every peer that the node knows, the connected ones first."""
+        return (await self._ask(PeerList, "GET", "/v1/peers")).peers
+
+    async def connect(self, address: str) -> PeerView:
+        """Have the node connect to a peer, and stay connected."""
+        return await self._ask(PeerView, "POST", "/v1/peers", body={"address": address})
+
+    async def disconnect(self, peer_id: str) -> None:
+        """Have the node end the session with a peer, and not dial it again."""
+        await self._send("DELETE", f"/v1/peers/{quote(peer_id)}")
+
+    async def info(self) -> NodeView:
+        """Return what the node says about itself."""
+        return await self._ask(NodeView, "GET", "/v1/node")
+
+    async def health(self) -> HealthView:
+        """Return whether the node does its work."""
+        status, content = await self._send("GET", "/v1/health")
+        return self._parse(HealthView, status, content)
+
+    async def metrics(self) -> str:
+        """Return the metrics in the text format of Prometheus."""
+        _, content = await self._send("GET", "/metrics")
+        return content.decode()
+
+    async def _ask(
+        self,
+        model: type[_Model],
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        query: Query | None = None,
+        wait_s: float = 0.0,
+    ) -> _Model:
+        query = {**(query or {}), **({"wait": wait_s} if wait_s else {})}
+        status, content = await self._send(method, path, body=body, query=query, wait_s=wait_s)
+        if status >= _ERRORS_FROM:
+            raise self._parse(ErrorView, status, content).error.to_error()
+        return self._parse(model, status, content)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        query: Query | None = None,
+        wait_s: float = 0.0,
+    ) -> tuple[int, bytes]:
+        content = b"" if body is None else _encode(body)
+        socket = find_control(self._folder).socket
+        answer_s = self._patience.answer_s + wait_s
+        try:
+            with trio.fail_after(answer_s):
+                async with open_exchange(socket, method, _target(path, query), body=content) as answer:
+                    return answer.status, await answer.read()
+        except NoAnswerError as error:
+            raise node_unavailable(self._folder, str(error)) from error
+        except trio.TooSlowError as error:
+            raise node_unavailable(self._folder, f"no answer within {answer_s:g} s") from error
+
+    def _parse(self, model: type[_Model], status: int, content: bytes) -> _Model:
+        try:
+            return model.model_validate_json(content)
+        except ValidationError as error:
+            raise PeertaskError(
+                f"the node of {self._folder} answered {status} with what this program cannot read",
+                code=ErrorCode.PROTOCOL,
+                remedy="Use the same version of peertask for the node and the client",
+            ) from error
+
+    async def _events(self, path: str, query: Query) -> AsyncGenerator[ServerEvent]:
+        """Yield the events of a stream up to its `end`, over as many connections as it takes."""
+        last_id = ""
+        pauses = _Pauses(self._patience.reconnect_s)
+        while True:
+            try:
+                async with aclosing(self._one_stream(_target(path, query), last_id)) as events:
+                    async for event in events:
+                        pauses.begin_anew()
+                        last_id = event.id or last_id
+                        yield event
+                        if event.name == END:
+                            return
+            except PeertaskError as error:
+                if error.code is not ErrorCode.NODE_UNAVAILABLE or not await pauses.one_more():
+                    raise
+
+    async def _one_stream(self, target: str, last_id: str) -> AsyncGenerator[ServerEvent]:
+        """Yield the events of one connection; always ends with an error, unless everything has been seen."""
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        socket = find_control(self._folder).socket
+        try:
+            async with open_exchange(socket, "GET", target, headers=headers) as answer:
+                if answer.status == _NO_CONTENT:
+                    yield ServerEvent(END, "")
+                if answer.status >= _ERRORS_FROM:
+                    raise self._parse(ErrorView, answer.status, await answer.read()).error.to_error()
+                decoder = EventDecoder()
+                while piece := await _receive(answer, self._patience.silence_s):
+                    for event in decoder.feed(piece):
+                        yield event
+        except NoAnswerError as error:
+            raise node_unavailable(self._folder, str(error)) from error
+        raise node_unavailable(self._folder, "it has stopped")
+
+
+Query = Mapping[str, str | float]
+
+
+def _target(path: str, query: Query | None) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+async def _receive(answer: Answer, silence_s: float) -> bytes:
+    with trio.move_on_after(silence_s):
+        return await answer.receive()
+    raise NoAnswerError(f"nothing came for {silence_s:g} s")
+
+
+def _encode(body: JsonObject) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # a number or a text that JSON cannot carry
+        raise InvalidTask(f"the request cannot be written as JSON: {error}") from error
+
+
+class _Pauses:
+    """The waits between attempts to reach a node again."""
+
+    def __init__(self, reconnect_s: float) -> None:
+        self._reconnect_s = reconnect_s
+        self._deadline = 0.0
+        self._next_s = _FIRST_PAUSE_S
+
+    def begin_anew(self) -> None:
+        """Take the connection for good: it has brought an event."""
+        self._deadline = trio.current_time() + self._reconnect_s
+        self._next_s = _FIRST_PAUSE_S
+
+    async def one_more(self) -> bool:
+        """Wait before another attempt; false at once when there was no connection for too long, or never."""
+        if trio.current_time() + self._next_s > self._deadline:
+            return False
+        await trio.sleep(self._next_s)
+        self._next_s = min(2 * self._next_s, _LONGEST_PAUSE_S)
+        return True
+
+
+async def _read(events: AsyncIterator[ServerEvent]) -> AsyncGenerator[WatchItem]:
+    """Yield what events say; names that this program does not know are news of a newer node, and left out."""
+    async for event in events:
+        model = _MODELS.get(event.name)
+        if model is not None and event.data:
+            yield model.model_validate_json(event.data)
+
+
+_MODELS: Final[dict[str, type[WatchItem]]] = {"fact": EventView, "lagged": LaggedView, END: TaskView}

@@ -1,0 +1,140 @@
+"""What the handlers of requests share: the node, and what they do with its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from node.gateways.http.event_stream import Stopping
+from node.gateways.http.events import KEEP_ALIVE_S
+from node.gateways.http.node_control import NodeControl
+from node.gateways.http.request_models import Submission
+from node.interfaces import Change, Clock, TaskService
+from protocol import MAX_PAYLOAD_BYTES, PeerId, Task, TaskId, TaskNotFound, TaskRecord, TaskResult, parse_task_id
+
+_TRACEPARENT = "traceparent"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, checked against what its operation takes.
+
+    Attributes:
+        path: the variable parts of the path.
+        query: the model of the operation's query, when it has one.
+        body: the model of the operation's body, when it has one.
+        headers: by lower-case name.
+    """
+
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def task_id(self) -> TaskId:
+        """The task that the path names; raises `InvalidTask` when it names none."""
+        return parse_task_id(self.path["id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        content: what is sent as JSON, or as plain text; None for an empty answer.
+        status: of HTTP.
+    """
+
+    content: BaseModel | TaskResult | str | None
+    status: int = 200
+
+
+Handler = Callable[["Gateway", Call], Awaitable[Reply | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The node, for handlers.
+
+    Attributes:
+        service: its tasks.
+        node: the rest of it.
+        clock: tells the time.
+        payload_bytes: the largest task that it takes, as msgpack.
+        keep_alive_s: how often a silent stream of events shows that it is there, in seconds.
+        stopping: begins when the node stops.
+    """
+
+    service: TaskService
+    node: NodeControl
+    clock: Clock
+    payload_bytes: int = MAX_PAYLOAD_BYTES
+    keep_alive_s: float = KEEP_ALIVE_S
+    stopping: Stopping = field(default_factory=Stopping)
+
+    async def target(self, to: str | None) -> PeerId | None:
+        """Return the peer that is meant, connected when it was not known.
+
+        Raises:
+            PeertaskError: as `NodeControl.connect` does.
+        """
+        if to is None:
+            return None
+        known = {self.node.info().peer_id, *(peer.peer_id for peer in self.node.peers())}
+        return PeerId(to) if to in known else await self.node.connect(to)
+
+    def submit(self, submission: Submission, target: PeerId | None, traceparent: str | None) -> TaskRecord:
+        """Take a task in, as asked by this node; the same task again gives the record of the first time.
+
+        Raises:
+            InvalidTask: names the field that is wrong, and its limit.
+            PeertaskError: as `TaskService.submit` does.
+        """
+        now = self.clock.now()
+        own_id = self.node.info().peer_id
+        fields = {name: value for name, value in submission.task_fields().items() if value is not None}
+        first = self._first_time(fields.get("id"))
+        # Two things differ when a client repeats a request, and it says neither: when the task was made, and its trace.
+        trace = first.metadata.get(_TRACEPARENT) if first else traceparent
+        if trace is not None:
+            fields["metadata"] = {_TRACEPARENT: trace, **fields.get("metadata", {})}
+        task = Task.new(**{**fields, "sender": own_id, "timestamp": first.timestamp if first else now})
+        deadline = None if submission.timeout_s is None else now + round(submission.timeout_s * 1000)
+        return self.service.submit(task, requester=own_id, target=target, deadline=deadline)
+
+    def _first_time(self, task_id: str | None) -> Task | None:
+        try:
+            return self.service.get_task(parse_task_id(task_id)).task if task_id else None
+        except TaskNotFound:
+            return None
+
+    async def saved(self, record: TaskRecord) -> TaskRecord:
+        """Return the record of a task once the fact that made `record` may be told."""
+        async with self.service.watch(record.id, record.seq - 1) as changes:
+            async for _ in changes:
+                break
+        return self.service.get_task(record.id)
+
+    async def ended(self, task_id: TaskId, wait_s: float) -> TaskRecord:
+        """Return the record of a task when it has ended, at the latest after a time, or when the node stops.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+        record = self.service.get_task(task_id)
+        if wait_s and not record.terminal:
+            with trio.move_on_after(wait_s), self.stopping.ends():
+                record = await self._last(record)
+        return self.service.get_task(record.id)
+
+    async def _last(self, record: TaskRecord) -> TaskRecord:
+        async with self.service.watch(record.id, record.seq) as changes:
+            async for change in changes:
+                record = change.record if isinstance(change, Change) else record
+        return record

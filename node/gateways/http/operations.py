@@ -1,0 +1,219 @@
+"""Everything that the gateway can be asked: one table, from which the routes and their description are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel
+
+from node.gateways.http import node_handlers, task_handlers
+from node.gateways.http.gateway import Handler
+from node.gateways.http.request_models import (
+    BatchRequest,
+    ConnectRequest,
+    EventsQuery,
+    FeedQuery,
+    ListQuery,
+    TaskRequest,
+    WaitQuery,
+)
+from node.gateways.http.response_models import (
+    BatchView,
+    HealthView,
+    NodeView,
+    PeerList,
+    PeerView,
+    TaskList,
+    TaskSummary,
+    TaskView,
+)
+from protocol import TaskResult
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing that the gateway can be asked.
+
+    Attributes:
+        method: of HTTP.
+        path: with the variable parts in braces.
+        name: unique, for generated clients.
+        summary: one line for people.
+        details: what else there is to know.
+        handler: what answers it.
+        query: what it takes after the question mark.
+        body: what it takes as JSON.
+        answers: the content by status; None for an answer without one.
+        media_type: of those answers.
+        errors: statuses that this operation adds to those of every one.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    details: str = ""
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    answers: Mapping[int, type[BaseModel | TaskResult] | None] = field(default_factory=dict)
+    media_type: str = JSON
+    errors: tuple[int, ...] = ()
+
+
+_FACTS = (
+    "Events are named `fact`, `lagged` (facts are missing here, because the client was too slow or they are no longer"
+    " kept), `end` (the task has ended; its data is the task) and `stopping` (the node stops)."
+)
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/v1/tasks",
+        name="submitTask",
+        summary="Take a task in.",
+        details="200 when the task has ended, 202 when it has not. A request with an `id` can be repeated safely: the"
+        " same task again is the task of the first time, and another one is refused with 409."
+        " A `traceparent` header goes into the metadata of the task.",
+        handler=task_handlers.submit,
+        query=WaitQuery,
+        body=TaskRequest,
+        answers={200: TaskView, 202: TaskView},
+        errors=(409, 413, 429, 502, 503),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks:batch",
+        name="submitBatch",
+        summary="Take up to 1,000 tasks in.",
+        details="Each is accepted or refused on its own; the results have the order of the tasks.",
+        handler=task_handlers.submit_batch,
+        body=BatchRequest,
+        answers={200: BatchView},
+        errors=(413,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks",
+        name="listTasks",
+        summary="List tasks, the newest first.",
+        handler=task_handlers.list_tasks,
+        query=ListQuery,
+        answers={200: TaskList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}",
+        name="getTask",
+        summary="Show a task.",
+        handler=task_handlers.get_task,
+        query=WaitQuery,
+        answers={200: TaskView},
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/result",
+        name="getResult",
+        summary="Show the result of a task.",
+        details="202 with a summary of the task while it has not ended. When it failed or was cancelled, the failure is"
+        " the error of this request.",
+        handler=task_handlers.get_result,
+        query=WaitQuery,
+        answers={200: TaskResult, 202: TaskSummary},
+        errors=(404, 410, 502, 504),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks/{id}/cancel",
+        name="cancelTask",
+        summary="Ask for a task to be stopped.",
+        details="200 when the task has ended (perhaps with a result that came first), 202 when its holder is told.",
+        handler=task_handlers.cancel,
+        answers={200: TaskView, 202: TaskView},
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/events",
+        name="watchTask",
+        summary="Stream the facts of a task until it has ended.",
+        details=f"{_FACTS} The id of a `fact` is its number. 204 when a client that reconnects has seen everything.",
+        handler=task_handlers.watch_task,
+        query=EventsQuery,
+        answers={200: None, 204: None},
+        media_type=EVENTS,
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events",
+        name="watchAll",
+        summary="Stream the facts of all tasks, from now on.",
+        details="The first event is `ready`, or for a client that reconnects `lagged`: nothing is replayed here, list"
+        " the tasks to catch up. Then `fact`, `lagged` and `stopping` as for one task; the id of a `fact` is the task's"
+        " id, a slash, and the number.",
+        handler=task_handlers.watch_all,
+        query=FeedQuery,
+        answers={200: None},
+        media_type=EVENTS,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/peers",
+        name="listPeers",
+        summary="List the peers that are known, the connected ones first.",
+        handler=node_handlers.list_peers,
+        answers={200: PeerList},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/peers",
+        name="connectPeer",
+        summary="Connect to a peer, and stay connected.",
+        handler=node_handlers.connect,
+        body=ConnectRequest,
+        answers={200: PeerView},
+        errors=(502,),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/peers/{peer_id}",
+        name="disconnectPeer",
+        summary="End the session with a peer, and do not dial it again.",
+        handler=node_handlers.disconnect,
+        answers={204: None},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/node",
+        name="showNode",
+        summary="Show the node itself.",
+        handler=node_handlers.show_node,
+        answers={200: NodeView},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/health",
+        name="showHealth",
+        summary="Tell whether the node does its work.",
+        details="503 when it is draining or failing.",
+        handler=node_handlers.show_health,
+        answers={200: HealthView, 503: HealthView},
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        name="showMetrics",
+        summary="Show all metrics in the text format of Prometheus.",
+        handler=node_handlers.show_metrics,
+        answers={200: None},
+        media_type=METRICS,
+    ),
+)

@@ -1,0 +1,336 @@
+"""What clients get: every field is always there, so that a reader need not ask whether it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, field_serializer
+
+from node.gateways.http.node_control import Health, NodeInfo
+from node.interfaces import Change, PeerInfo
+from protocol import (
+    ErrorCode,
+    Failure,
+    JsonObject,
+    PeerAdvert,
+    PeerId,
+    PeertaskError,
+    Progressed,
+    Released,
+    RetryPolicy,
+    TaskId,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+)
+
+# What fits on a line of a terminal, a few times over.
+PREVIEW_CHARS: Final = 200
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
+
+
+class TaskSummary(_Response):
+    """A task without what may be large."""
+
+    id: TaskId
+    reference: str
+    """The readable name `task-{project}-{uuid}`."""
+    status: TaskStatus
+    kind: str
+    prompt: str
+    """In a summary cut after 200 characters, with an ellipsis."""
+    project: str
+    session_id: str | None
+    persona: str | None
+    priority: int
+    sender: PeerId
+    requester: PeerId
+    """The authenticated peer that asked this node."""
+    target: PeerId | None
+    """Who shall do it; null when the node may choose."""
+    holder: PeerId | None
+    """Who does it, or did it last."""
+    attempt: int
+    """How often it was claimed."""
+    failures: int
+    """Attempts that failed and were retried."""
+    lost_leases: int
+    """Attempts that ended because the worker was lost."""
+    progress: float
+    """The fraction done, 0 to 1."""
+    progress_message: str
+    failure: Failure | None
+    """Why it failed or was cancelled."""
+    deadline: int | None
+    """When the requester stops caring, in milliseconds since the epoch."""
+    created_at: int
+    """In milliseconds since the epoch, as `updated_at`."""
+    created_at_iso: str
+    updated_at: int
+    updated_at_iso: str
+    seq: int
+    """The number of its last fact."""
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Self:
+        """Describe a record."""
+        return cls.model_validate(_summary(record))
+
+
+class TaskView(TaskSummary):
+    """A task and all that has come of it so far."""
+
+    prompt: str
+    params: JsonObject
+    depends_on: tuple[TaskId, ...]
+    timeout_ms: int | None
+    """How long one execution may take."""
+    retry: RetryPolicy
+    metadata: JsonObject
+    timestamp: int
+    """When the task was made, in milliseconds since the epoch."""
+    result: TaskResult | None
+    """Set when the status is complete."""
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Self:
+        """Describe a record."""
+        task = record.task
+        return cls.model_validate(
+            {
+                **_summary(record),
+                "prompt": task.prompt,
+                "params": task.params,
+                "depends_on": task.depends_on,
+                "timeout_ms": task.timeout_ms,
+                "retry": task.retry,
+                "metadata": task.metadata,
+                "timestamp": task.timestamp,
+                "result": record.result,
+            }
+        )
+
+    @field_serializer("result")
+    def _exactly(self, result: TaskResult | None) -> Any:
+        return result and result.to_dict()
+
+
+class TaskList(_Response):
+    """Tasks, the newest first."""
+
+    tasks: tuple[TaskSummary, ...]
+
+
+class ErrorBody(_Response):
+    """What went wrong."""
+
+    code: ErrorCode
+    """What kind of error it is, for programs; docs/reference/errors.md has them all."""
+    message: str
+    """What failed, where and why, for people."""
+    remedy: str
+    """What to do next; empty when nothing can be done."""
+    retry_after_ms: int | None
+    """How long to wait before asking again."""
+
+    @classmethod
+    def of(cls, error: PeertaskError) -> Self:
+        """Describe an error."""
+        return cls.model_validate(error)
+
+    def to_error(self) -> PeertaskError:
+        """Return the error that was described."""
+        return PeertaskError(self.message, code=self.code, remedy=self.remedy, retry_after_ms=self.retry_after_ms)
+
+
+class ErrorView(_Response):
+    """The body of every answer with a status of 400 and above."""
+
+    error: ErrorBody
+
+
+class BatchItem(_Response):
+    """What became of one task of a batch: one of the two is set."""
+
+    task: TaskSummary | None = None
+    error: ErrorBody | None = None
+
+
+class BatchView(_Response):
+    """What became of the tasks of a batch, in their order."""
+
+    results: tuple[BatchItem, ...]
+
+
+class EventView(_Response):
+    """One fact of a task: the data of an event named `fact`."""
+
+    task_id: TaskId
+    seq: int
+    """Facts of a task are numbered from 1."""
+    fact: str
+    """Submitted, Claimed, Started, Progressed, Completed, Failed, Released, CancelRequested or Cancelled."""
+    at: int
+    """In milliseconds since the epoch."""
+    at_iso: str
+    status: TaskStatus
+    attempt: int
+    holder: PeerId | None
+    progress: float
+    message: str
+    """What was reported with progress, or why the attempt or the task ended; else empty."""
+    code: ErrorCode | None
+    """Why the attempt or the task ended, for programs."""
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        """Describe a change."""
+        record, fact = change
+        code, message = _reason(change)
+        return cls(
+            task_id=record.id,
+            seq=record.seq,
+            fact=type(fact).__name__,
+            at=fact.at,
+            at_iso=iso_time(fact.at),
+            status=record.status,
+            attempt=record.attempt,
+            holder=record.holder,
+            progress=record.progress,
+            message=message,
+            code=code,
+        )
+
+
+class LaggedView(_Response):
+    """Stands for facts that are missing in a stream: the data of an event named `lagged`."""
+
+    missed: int | None
+    """How many; null when nobody knows."""
+
+
+class PeerView(_Response):
+    """What the node knows about another."""
+
+    peer_id: PeerId
+    connected: bool
+    addresses: tuple[str, ...]
+    advert: PeerAdvert | None
+    """What it last said that it offers; null when it has said nothing."""
+    latency_ms: float | None
+    """Round trip of the last heartbeat."""
+    last_error: str
+    """Why the last dial or session failed; empty when none did."""
+    agent: str
+    """Its program and version."""
+
+    @classmethod
+    def of(cls, info: PeerInfo) -> Self:
+        """Describe a peer."""
+        return cls.model_validate(info)
+
+
+class PeerList(_Response):
+    """Known peers, the connected ones first."""
+
+    peers: tuple[PeerView, ...]
+
+    @classmethod
+    def of(cls, infos: Sequence[PeerInfo]) -> Self:
+        """Describe peers."""
+        return cls(peers=tuple(map(PeerView.of, infos)))
+
+
+class NodeView(_Response):
+    """The node itself."""
+
+    peer_id: PeerId
+    addresses: tuple[str, ...]
+    """Where it can be dialled, with `/p2p/ID`."""
+    agent: str
+    """Its program and version."""
+    advert: PeerAdvert
+    """What it can do, and how busy it is."""
+    started_at: int
+    """In milliseconds since the epoch."""
+    started_at_iso: str
+
+    @classmethod
+    def of(cls, info: NodeInfo) -> Self:
+        """Describe the node."""
+        return cls(
+            peer_id=info.peer_id,
+            addresses=info.addresses,
+            agent=info.agent,
+            advert=info.advert,
+            started_at=info.started_at,
+            started_at_iso=iso_time(info.started_at),
+        )
+
+
+class HealthView(_Response):
+    """Whether the node does its work."""
+
+    status: Literal["ok", "draining", "failing"]
+    problems: tuple[str, ...]
+    """What is wrong, a sentence each."""
+
+    @classmethod
+    def of(cls, health: Health) -> Self:
+        """Describe the health of the node."""
+        return cls.model_validate(health)
+
+
+def iso_time(milliseconds: int) -> str:
+    """Return a time since the epoch as ISO 8601 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _summary(record: TaskRecord) -> dict[str, Any]:
+    task = record.task
+    return {
+        "id": task.id,
+        "reference": task.reference,
+        "status": record.status,
+        "kind": task.kind,
+        "prompt": _preview(task.prompt),
+        "project": task.project,
+        "session_id": task.session_id,
+        "persona": task.persona,
+        "priority": task.priority,
+        "sender": task.sender,
+        "requester": record.requester,
+        "target": record.target,
+        "holder": record.holder,
+        "attempt": record.attempt,
+        "failures": record.failures,
+        "lost_leases": record.lost_leases,
+        "progress": record.progress,
+        "progress_message": record.progress_message,
+        "failure": record.failure,
+        "deadline": record.deadline,
+        "created_at": record.created_at,
+        "created_at_iso": iso_time(record.created_at),
+        "updated_at": record.updated_at,
+        "updated_at_iso": iso_time(record.updated_at),
+        "seq": record.seq,
+    }
+
+
+def _preview(prompt: str) -> str:
+    return prompt if len(prompt) <= PREVIEW_CHARS else prompt[:PREVIEW_CHARS] + "…"
+
+
+def _reason(change: Change) -> tuple[ErrorCode | None, str]:
+    record, fact = change
+    if isinstance(fact, Released):
+        return fact.reason, fact.message
+    if isinstance(fact, Progressed):
+        return None, fact.message
+    return (record.failure.code, record.failure.message) if record.failure else (None, "")

@@ -1,0 +1,132 @@
+"""Runs the attempts of one executor: as many at once as it has slots, without a task of trio for each.
+
+A runner is a task that takes one attempt after the other, so attempts that end at once cost no scheduling at all. A runner
+that takes an attempt wakes two more while others wait: a burst of attempts that block has all its runners within a few passes
+of the scheduler, and a burst of attempts that do not block is over before the second runner looks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+
+import structlog
+import trio
+
+from node.interfaces import Delegation, Executor, Outcome
+from node.telemetry import bind_task, execution_span
+from protocol import ErrorCode, PeertaskError
+
+log = structlog.get_logger(__name__)
+
+# Attempts that end at once must not keep the event loop from everything else: what they want sent goes out between.
+ATTEMPTS_A_PASS = 64
+# A hundred runners are up after seven passes.
+WOKEN_BY_EACH = 2
+
+
+class LocalAttempt(Delegation):
+    """An attempt that runs at this node.
+
+    Attributes:
+        scope: cancelling it stops the attempt; None when it does not run.
+    """
+
+    scope: trio.CancelScope | None
+
+    @abstractmethod
+    def limit_ms(self) -> int | None:
+        """Return how long it may take, in milliseconds; None for as long as it takes."""
+
+    @abstractmethod
+    def why_stopped(self) -> PeertaskError:
+        """Return why its scope was cancelled."""
+
+
+class RunnerPool:
+    """The runners of one executor.
+
+    Args:
+        executor: what they run.
+        nursery: where they live. When it is cancelled, whoever gave them attempts sees to those that have not finished.
+    """
+
+    def __init__(self, executor: Executor, nursery: trio.Nursery) -> None:
+        self.executor = executor
+        self._nursery = nursery
+        self._ready: deque[LocalAttempt] = deque()
+        self._idle: list[trio.Event] = []
+        self._runners = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<RunnerPool {self.executor.kind} runners={self._runners} idle={len(self._idle)} ready={len(self._ready)}>"
+        )
+
+    def run_soon(self, attempt: LocalAttempt) -> None:
+        """Run an attempt as soon as a runner is free; the caller keeps within the slots of the executor."""
+        self._ready.append(attempt)
+        if len(self._ready) == 1:
+            self._bring_runner()
+
+    def _bring_runner(self) -> None:
+        if self._idle:
+            self._idle.pop().set()
+        elif self._runners < self.executor.slots:
+            self._runners += 1
+            self._nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        while True:
+            under_way: list[LocalAttempt] = []
+            with trio.CancelScope() as scope:
+                await self._work(scope, under_way)
+            # An attempt that was cancelled took the scope with it; the runner goes on with a new one.
+            for attempt in under_way:
+                attempt.scope = None
+                attempt.finish(attempt.why_stopped())
+
+    async def _work(self, scope: trio.CancelScope, under_way: list[LocalAttempt]) -> None:
+        """Run attempts until the scope is used up; `under_way` holds the one that is running."""
+        in_a_row = 0
+        while not scope.cancel_called:
+            while not self._ready:
+                in_a_row = 0
+                await self._wait()
+            if in_a_row == ATTEMPTS_A_PASS:
+                in_a_row = 0
+                await trio.lowlevel.checkpoint()
+                continue
+            in_a_row += 1
+            attempt = self._ready.popleft()
+            if self._ready:
+                for _ in range(WOKEN_BY_EACH):
+                    self._bring_runner()
+            under_way.append(attempt)
+            outcome = await self._execute(attempt, scope)
+            under_way.clear()
+            attempt.finish(outcome)
+
+    async def _wait(self) -> None:
+        woken = trio.Event()
+        self._idle.append(woken)
+        await woken.wait()
+
+    async def _execute(self, attempt: LocalAttempt, scope: trio.CancelScope) -> Outcome:
+        limit = attempt.limit_ms()
+        if limit is not None:
+            scope.deadline = trio.current_time() + limit / 1000
+        attempt.scope = scope
+        task, number = attempt.task, attempt.attempt
+        try:
+            with bind_task(task.id, attempt=number), execution_span(task, number):
+                return await self.executor.execute(attempt)
+        except PeertaskError as error:
+            return error
+        except Exception as error:
+            log.warning("execution failed", task_id=task.id, attempt=number, exc_info=True)
+            return PeertaskError(f"{type(error).__name__}: {error}", code=ErrorCode.EXECUTION_FAILED)
+        finally:
+            attempt.scope = None
+            if limit is not None and not scope.cancel_called:
+                scope.deadline = float("inf")

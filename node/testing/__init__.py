@@ -1,0 +1,67 @@
+"""Test doubles and contract checkers: for the tests of a node's parts, and of programs that bring parts of their own.
+
+The doubles are real implementations of the seams in `node.interfaces`, scriptable, and each passes the checker of its
+seam:
+
+- `FakeClock`, `TrioClock`: time that stands still, or goes with trio's (virtual) clock;
+- `make_task`, `FakeExecution`: what an executor is given, without a dispatcher;
+- `ScriptedExecutor`: returns, raises, hangs, waits and reports as told, and remembers what it saw;
+- `open_memory_hub`, `MemoryNetwork`: several nodes in one process, with links that can be cut and nodes that can
+  freeze;
+- `RecordingHandler`: remembers what channels bring.
+
+The checkers raise `ContractViolation`, which names the promise that is broken: `check_store`, `check_executor`,
+`check_network`, `check_channels`.
+"""
+
+from node.testing.channel_contract import check_channels
+from node.testing.clocks import START_MS, FakeClock, TrioClock
+from node.testing.contract import ContractViolation
+from node.testing.executions import TEST_PEER, FakeExecution, make_task
+from node.testing.executor_contract import check_executor
+from node.testing.handlers import RecordingHandler
+from node.testing.memory_channel import MAX_QUEUED_FRAMES, MemoryChannel
+from node.testing.memory_hub import MemoryHub, open_memory_hub
+from node.testing.memory_network import MemoryNetwork
+from node.testing.network_contract import check_network
+from node.testing.scripted_executor import (
+    Delay,
+    Hang,
+    Raise,
+    Report,
+    Return,
+    ScriptedExecutor,
+    SeenExecution,
+    Step,
+    Until,
+)
+from node.testing.store_contract import check_store
+
+__all__ = [
+    "MAX_QUEUED_FRAMES",
+    "START_MS",
+    "TEST_PEER",
+    "ContractViolation",
+    "Delay",
+    "FakeClock",
+    "FakeExecution",
+    "Hang",
+    "MemoryChannel",
+    "MemoryHub",
+    "MemoryNetwork",
+    "Raise",
+    "RecordingHandler",
+    "Report",
+    "Return",
+    "ScriptedExecutor",
+    "SeenExecution",
+    "Step",
+    "TrioClock",
+    "Until",
+    "check_channels",
+    "check_executor",
+    "check_network",
+    "check_store",
+    "make_task",
+    "open_memory_hub",
+]

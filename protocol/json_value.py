@@ -12,9 +12,9 @@ JsonObject = dict[str, Any]
 
 # Deeper nesting is an attack or a mistake; msgpack and JSON readers elsewhere stop between 100 and 1,000.
 MAX_JSON_DEPTH = 64
-# A byte or two on the wire becomes a Python object of 50 to 200 bytes: this many take some 10 MB. So text may be
-# large, and structure may not; a larger table goes into the prompt as text (one value), or into a file.
-MAX_JSON_VALUES = 100_000
+# Text may be large, and structure may not: a byte or two on the wire become a Python object of 50 to 200 bytes, and
+# take a microsecond to check. A larger table goes into the prompt as text (one value), or into a file.
+MAX_JSON_VALUES = 50_000
 # As much of a path as an error shows.
 _MAX_PATH_CHARS = 160
 # msgpack carries no larger integers.
@@ -83,18 +83,14 @@ class _Walk:
 def _check_scalar(item: Any) -> None:
     if isinstance(item, str):
         _check_text(item)
-    elif isinstance(item, bool) or item is None:
-        return
-    elif isinstance(item, int | float):
-        _check_number(item)
-    else:
+    elif isinstance(item, int):  # a bool is one, and is within the bounds
+        if not MIN_INTEGER <= item <= MAX_INTEGER:
+            raise _Misplaced(f"an integer of {item.bit_length()} bits does not fit msgpack")
+    elif isinstance(item, float):
+        if not math.isfinite(item):
+            raise _Misplaced(f"the number {item} does not fit JSON")
+    elif item is not None:
         raise _Misplaced(f"a {type(item).__name__} is not a JSON value")
-
-
-def _check_number(item: float) -> None:
-    fits = MIN_INTEGER <= item <= MAX_INTEGER if isinstance(item, int) else math.isfinite(item)
-    if not fits:
-        raise _Misplaced(f"the number {str(item)[:30]} does not fit JSON and msgpack")
 
 
 def _check_key(key: object) -> None:

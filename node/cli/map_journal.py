@@ -1,8 +1,8 @@
 """What a map has done so far, kept so that an interrupted one asks only for what is missing.
 
 A journal is a file of the data folder, named after what is mapped: the lines of the input, and the options. Its first
-line names the version of the format; each further line is how one task ended. It is locked while a map runs, and removed
-when every line of the input has a result. Lines are numbered from 1.
+line names the version of the format; each further line is how one task ended. It is locked while a map runs, and
+removed when every line of the input has a result. Lines are numbered from 1.
 
 The ids of the tasks follow from the journal's name, the peer that asks, the line, and how often that line has failed
 before. So a map that is run again attaches to the tasks that its forerunner left with a running node, instead of asking

@@ -128,8 +128,8 @@ class InboundGate:
         reason = self._objection(account, now)
         return Refusal(key, reason) if reason else self._admit(Visit(key, now, self._stale_handshake(now)), account)
 
-    def authenticated(self, visit: Visit) -> None:
-        """The handshake of a visit is done."""
+    def end_handshake(self, visit: Visit) -> None:
+        """The handshake of a visit is over, well or not."""
         self._handshakes.pop(visit, None)
 
     def leave(self, visit: Visit) -> None:

@@ -139,9 +139,9 @@ class HardenedSwarm(Swarm):
         if isinstance(visit, Refusal):
             self._refusals.note(visit, now)
             return
-        if visit.displaces:
-            self._handshakes[visit.displaces].cancel()
         try:
+            if visit.displaces:
+                self._handshakes[visit.displaces].cancel()
             await self._receive(visit, tcp, endpoint, remote)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes provoke ends that connection only
             _log.debug("an inbound connection failed", remote=remote, error=repr(error))
@@ -267,11 +267,13 @@ class HardenedSwarm(Swarm):
         self, visit: Visit, tcp: trio.SocketStream, endpoint: Endpoint, remote: tuple[str, int], nursery: trio.Nursery
     ) -> HardenedYamux | None:
         muxed = None
-        with trio.move_on_after(HANDSHAKE_S) as self._handshakes[visit]:
-            transport = await websocket_server(nursery, tcp) if endpoint.websocket else tcp
-            muxed = await self._secure(ByteStream(transport, remote), None)
-        del self._handshakes[visit]
-        self._gate.authenticated(visit)
+        try:
+            with trio.move_on_after(HANDSHAKE_S) as self._handshakes[visit]:
+                transport = await websocket_server(nursery, tcp) if endpoint.websocket else tcp
+                muxed = await self._secure(ByteStream(transport, remote), None)
+        finally:
+            del self._handshakes[visit]
+            self._gate.end_handshake(visit)
         return muxed
 
     async def _outbound_stream(self, tcp: trio.SocketStream, endpoint: Endpoint) -> ByteStream:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from node.interfaces import Execution, Executor, Output
-from node.testing.contract import promise
+from node.testing.contract import ContractViolation, promise
 from node.testing.executions import FakeExecution
 from protocol import ErrorCode, PeerAdvert, PeertaskError, Task, TaskResult
 
@@ -58,8 +58,10 @@ def _check_attributes(executor: Executor) -> None:
 async def _check_result(executor: Executor, task: Task) -> None:
     execution = FakeExecution(task)
     output = await _execute(executor, execution)
-    # Says which field is wrong, if any is.
-    TaskResult(task.id, output.text, 0, output.artifacts)
+    try:
+        TaskResult(task.id, output.text, 0, output.artifacts)
+    except ValueError as error:
+        raise ContractViolation(f"an output fits a TaskResult: {error}") from error
     promise(all(0 <= fraction <= 1 for fraction, _ in execution.reports), "progress is a fraction from 0 to 1")
 
 
@@ -98,9 +100,10 @@ async def _cancel_after(executor: Executor, task: Task, begun_s: float) -> float
     async with trio.open_nursery() as nursery:
         nursery.start_soon(executor.execute, FakeExecution(task))
         await trio.sleep(begun_s)
-        promise(bool(nursery.child_tasks), "the endless task does not end by itself")
+        ended_early = not nursery.child_tasks
         nursery.cancel_scope.cancel()
         cancelled_at = trio.current_time()
+    promise(not ended_early, "the endless task does not end by itself")
     return trio.current_time() - cancelled_at
 
 

@@ -5,6 +5,7 @@ A test that fails after an upgrade of libp2p names the defect that changed.
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -31,7 +32,6 @@ from node.net.muxer import HardenedYamux
 from tests.integration.foreign_peers import (
     ECHO,
     Securities,
-    connect_and_vanish,
     foreign_peer,
     hears_the_end,
     is_turned_away,
@@ -39,14 +39,14 @@ from tests.integration.foreign_peers import (
     tcp_from,
     upgrade,
 )
-from tests.integration.hosts import address_of, becomes_true, config, echoes, host_process, server
+from tests.integration.hosts import LOOPBACK, address_of, becomes_true, config, echoes, host_process, server
 
 FAILS = TProtocol("/test/fails/1.0.0")
 WAITS = TProtocol("/test/waits/1.0.0")
 
 FRESH_PEERS = 600  # stock libp2p: 250 in the life of a host
 BURST = 1_500  # stock libp2p: 512, then nobody for a minute
-BURST_WIDTH = 64  # peers of the burst at the same time
+WARM_UP = 128
 LONGEST_OUTAGE_S = 5.0
 REGAINED_BYTES = 5_000_000
 
@@ -260,40 +260,34 @@ async def test_connections_are_encrypted_with_noise_and_multiplexed_with_yamux()
 async def test_a_burst_of_peers_that_vanish_locks_nobody_out_and_leaves_nothing_behind() -> None:
     """1,500 peers connect and vanish; others are served all the while, and memory, files and tasks return."""
 
-    async def visit(address: str) -> None:
-        with trio.fail_after(LONGEST_OUTAGE_S):
-            async with foreign_peer(address) as peer:
-                assert await peer.is_served()
+    async def visit(address: str) -> float:
+        start = trio.current_time()
+        async with foreign_peer(address) as peer:
+            assert await peer.is_served()
+        return trio.current_time() - start
 
-    async def visit_again_and_again(address: str) -> None:
+    async def visit_again_and_again(address: str, patience_s: float) -> None:
         while True:
-            await visit(address)
+            with trio.fail_after(patience_s):
+                await visit(address)
             await trio.sleep(0.2)
 
     async def burst(address: str, number: int) -> None:
-        limiter = trio.CapacityLimiter(BURST_WIDTH)
+        command = [sys.executable, "-m", "tests.integration.burst_process", address, str(number)]
+        await trio.run_process(command)
 
-        async def one() -> None:
-            async with limiter:
-                await connect_and_vanish(address)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(number):
-                nursery.start_soon(one)
-
-    with trio.fail_after(110):
+    with trio.fail_after(115):
         async with host_process() as host:
-            await burst(host.address, 2 * BURST_WIDTH)  # the first connections load code and fill Python's free lists
-            await trio.sleep(0.5)
+            await burst(host.address, WARM_UP)  # the first connections load code and fill Python's free lists
+            patience_s = max(LONGEST_OUTAGE_S, 50 * await visit(host.address))  # on a slow machine all is slower
             before = await host.weigh()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(visit_again_and_again, host.address)
+                nursery.start_soon(visit_again_and_again, host.address, patience_s)
                 await burst(host.address, BURST)
                 nursery.cancel_scope.cancel()
             await visit(host.address)
-            with trio.fail_after(10):
-                while (after := await host.weigh()) | {"rss": 0} != before | {"rss": 0}:
-                    await trio.sleep(0.1)
+            while (after := await host.weigh()) | {"rss": 0} != before | {"rss": 0}:
+                await trio.sleep(0.1)
     assert before["connections"] == 0
     assert after["rss"] - before["rss"] < REGAINED_BYTES
 
@@ -339,6 +333,30 @@ async def test_silent_strangers_make_room_for_a_peer_that_speaks() -> None:
                 assert await peer.is_served()
             for tcp in silent:
                 await tcp.aclose()
+
+
+@pytest.mark.parametrize("transport", ["", "/ws"])
+async def test_strangers_who_come_and_go_under_pressure_leave_room_for_a_peer(transport: str) -> None:
+    """Handshakes that are silent, that fail and that are given up, all at once, in less room than they need."""
+
+    async def come_and_go(address: str, delay_s: float, greeting: bytes) -> None:
+        await trio.sleep(delay_s)
+        async with await tcp_from(parse_endpoint(address), "127.0.0.1") as tcp:
+            with suppress(trio.BrokenResourceError):
+                await tcp.send_all(greeting)
+                await trio.sleep(1.2 * delay_s)
+
+    with trio.fail_after(30):
+        async with server(LOOPBACK + transport, LOOPBACK, inbound=InboundLimits(handshakes=2)) as host:
+            async with trio.open_nursery() as nursery:
+                for number in range(60):
+                    greeting = NOT_UTF8 if number % 3 else b""
+                    nursery.start_soon(come_and_go, address_of(host), 0.02 * number, greeting)
+            plain = str(host.get_addrs()[-1])
+            while await is_turned_away(plain, "127.0.0.1"):
+                await trio.sleep(0.1)
+            async with foreign_peer(plain) as peer:
+                assert await peer.is_served()
 
 
 async def test_one_peer_holds_a_limited_number_of_connections() -> None:

@@ -125,7 +125,7 @@ async def test_dialling_nobody_or_several_peers_is_refused(suffixes: tuple[str, 
 
 async def test_only_hosts_of_this_module_are_dialled_from() -> None:
     """A host of stock libp2p has all of its defects."""
-    with pytest.raises(TypeError, match="not made by node.net.host"):
+    with pytest.raises(TypeError, match=r"not made by node\.net\.host"):
         await dial(new_host(), [f"/ip4/127.0.0.1/tcp/1/p2p/{OTHER_PEER}"])
 
 

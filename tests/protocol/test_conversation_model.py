@@ -1,8 +1,8 @@
 """A model check of the conversation: two ends, two queues, and every order in which things can happen.
 
-Each end says whatever it may, as long as the queue has room, and hears what the other said in order. The search is exhaustive
-over the worlds that can be reached: a receipt that is refused, or a world from which the conversation can never come to rest,
-fails.
+Each end says whatever it may, as long as the queue has room, and hears what the other said in order. The search is
+exhaustive over the worlds that can be reached: a receipt that is refused, or a world from which the conversation can
+never come to rest, fails.
 """
 
 import copy
@@ -173,6 +173,7 @@ class WorkerWithoutPatience(Conversation):
     """A worker with a defect: it does not expect a Cancel for what it has finished."""
 
     def receive(self, frame: Frame) -> None:
+        """Judge a received frame, wrongly."""
         if isinstance(frame, Cancel) and self.state(Role.WORKER, frame.task_id) is TaskState.IDLE:
             raise RemoteProtocolError("a Cancel came too late")
         super().receive(frame)
@@ -188,6 +189,7 @@ class WorkerWithoutAnswers(Conversation):
     """A worker with another defect: once a task is being cancelled, it may not say anything about it any more."""
 
     def send(self, frame: Frame) -> None:
+        """Judge a frame to be sent, wrongly."""
         if self.state(Role.WORKER, frame.task_id) is TaskState.CANCELLING:  # type: ignore[union-attr]
             raise LocalProtocolError("it is being cancelled")
         super().send(frame)

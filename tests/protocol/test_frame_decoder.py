@@ -1,5 +1,6 @@
 """The decoder: the same frames however the stream is cut, within its limits, at a cost in proportion to the bytes."""
 
+import itertools
 import time
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_stream_byte_by_byte_gives_the_same_frames() -> None:
 def test_a_stream_in_any_slices_gives_the_same_frames(cuts: list[int]) -> None:
     """Also when some slices are empty."""
     edges = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [STREAM[start:end] for start, end in itertools.pairwise(edges)]
     assert fed(FrameDecoder(), pieces) == FRAMES
 
 

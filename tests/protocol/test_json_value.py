@@ -31,10 +31,11 @@ def test_what_is_let_through_survives_json_and_msgpack(value: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ({"a": float("nan")}, r"^at \['a'\]: the number nan does not fit JSON and msgpack$"),
+        ({"a": float("nan")}, r"^at \['a'\]: the number nan does not fit JSON$"),
         ({"a": [1, float("inf")]}, r"^at \['a'\]\[1\]: the number inf"),
-        ({"a": 2**64}, r"^at \['a'\]: the number 18446744073709551616 does not fit"),
+        ({"a": 2**64}, r"^at \['a'\]: an integer of 65 bits does not fit msgpack"),
         ({"a": -(2**63) - 1}, "does not fit"),
+        ({"a": 10**5000}, "an integer of 16610 bits does not fit"),
         ({"a": {"b": b"bytes"}}, r"^at \['a'\]\['b'\]: a bytes is not a JSON value$"),
         ({"a": (1,)}, "a tuple is not a JSON value"),
         ({1: 2}, "^the key 1 is not text$"),
@@ -68,7 +69,7 @@ def test_a_bomb_of_any_depth_is_refused() -> None:
 def test_structure_is_allowed_up_to_the_limit_and_not_beyond() -> None:
     """The number of values is limited, because each takes far more room in memory than on the wire."""
     check_json_object({"rows": [[0] * 98] * ((MAX_JSON_VALUES - 1) // 99)})
-    with pytest.raises(ValueError, match="more than 100,000 values in all"):
+    with pytest.raises(ValueError, match="more than 50,000 values in all"):
         check_json_object({"rows": [[0] * 99] * (MAX_JSON_VALUES // 99)})
 
 

@@ -8,6 +8,8 @@ from protocol import (
     LOST_REASONS,
     TRANSITIONS,
     UNSTARTED_REASONS,
+    Cancelled,
+    CancelRequested,
     Claimed,
     ErrorCode,
     IllegalTransition,
@@ -68,7 +70,7 @@ def record_in(status: TaskStatus) -> TaskRecord:
 def fact_for(record: TaskRecord, name: str, *, attempts_off: int = 0) -> Transition:
     """Return a fact of the attempt that the record expects, or of one so many attempts later."""
     fact = TRANSITIONS_BY_NAME[name]
-    if not hasattr(fact, "attempt"):
+    if isinstance(fact, CancelRequested | Cancelled):
         return fact
     return fact._replace(attempt=record.attempt + (name == "Claimed") + attempts_off)
 
@@ -76,9 +78,7 @@ def fact_for(record: TaskRecord, name: str, *, attempts_off: int = 0) -> Transit
 def law() -> dict[tuple[str, str], str]:
     """Return the cells of the law that are not empty."""
     head, *rows = [[cell.strip() for cell in line.split("|")] for line in LAW.strip("\n").splitlines()]
-    return {
-        (row[0], name): cell for row in rows for name, cell in zip(head[1:], row[1:], strict=True) if cell
-    }
+    return {(row[0], name): cell for row in rows for name, cell in zip(head[1:], row[1:], strict=True) if cell}
 
 
 CELLS = list(itertools.product(TaskStatus, TRANSITIONS_BY_NAME))

@@ -55,7 +55,7 @@ def test_a_failure_survives_its_json(failure: Failure) -> None:
 
 def test_a_request_is_a_task_and_a_response_is_a_result_with_its_id() -> None:
     """The two halves of an exchange find each other by the task's UUID."""  # covers CORE-31
-    task = Task.from_json('{"id": "%s", "prompt": "Hello", "sender": "alice", "timestamp": 0}' % TASK_ID)
+    task = Task.from_json(f'{{"id": "{TASK_ID}", "prompt": "Hello", "sender": "alice", "timestamp": 0}}')
     assert TaskResult(task.id, "done", 5).task_id == task.id
 
 

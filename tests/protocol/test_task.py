@@ -94,7 +94,7 @@ def test_a_task_without_a_required_field_is_refused(field: str) -> None:
         Task.from_dict(shape)
 
 
-WRONG = {
+WRONG: dict[str, list[object]] = {
     "id": ["", "x", 7, str(uuid.uuid1()), TASK_ID.upper(), f"{TASK_ID}\n", f" {TASK_ID}", None],
     "prompt": [5, None, b"text", "\ud800", "x" * (MAX_PAYLOAD_BYTES + 1)],
     "sender": ["", "x" * 129, 5, None],

@@ -33,6 +33,8 @@ from protocol import ErrorCode, PeertaskError
 START_S: Final = 60.0
 # A node without tasks ends in less than a tenth of this.
 STOP_S: Final = 3.0
+# Between the loss of a connection to a node and the end of its process.
+LAST_BREATH_S: Final = 1.0
 # What a node has to say when it fails fits on a screen.
 KEPT_LOG_LINES: Final = 20
 _READ_BYTES = 65_536
@@ -98,6 +100,13 @@ class Member:
         await self._ready.wait()
         if self.state is not MemberState.RUNNING:
             raise PeertaskError(f"{self.name} ended while it was starting: {' / '.join(self.log) or 'without a word'}")
+
+    async def is_gone(self) -> bool:
+        """Return whether it has ended, or is just about to."""
+        if self._process is not None:
+            with trio.move_on_after(LAST_BREATH_S):
+                await self._process.wait()
+        return self._process is None or self._process.returncode is not None
 
     def kill(self) -> None:
         """End it with SIGKILL, as a power cut would."""

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from node.cli.demo.workload import Job, JobState
+from node.cli.demo.workload import ENDED, Job, JobState
 from protocol import TaskId
 
 # The rate that people see is that of the last moment, not of the whole demo.
@@ -49,6 +49,31 @@ class Summary:
     def to_dict(self) -> dict[str, object]:
         """Return the JSON shape."""
         return asdict(self)
+
+
+class Census:
+    """How the tasks of a demo stand at one moment, counted in one pass.
+
+    Attributes:
+        states: how many tasks stand where.
+        asked: how many tasks each node asks for, by its index.
+        ended: how many of them have ended.
+    """
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.states: Counter[JobState] = Counter()
+        self.asked: Counter[int] = Counter()
+        self.ended: Counter[int] = Counter()
+        self._held: Counter[tuple[str | None, JobState]] = Counter()
+        for job in jobs:
+            self.states[job.state] += 1
+            self.asked[job.requester] += 1
+            self.ended[job.requester] += job.state in ENDED
+            self._held[job.holder, job.state] += 1
+
+    def held_by(self, peer_id: str, state: JobState) -> int:
+        """Return how many tasks that a peer does, or did, stand somewhere."""
+        return self._held[peer_id, state]
 
 
 class Recorded:
@@ -112,4 +137,4 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     """Return the value that a share of the ordered values does not exceed; None when there are none."""
     if not ordered:
         return None
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 1)
+    return round(float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]), 1)

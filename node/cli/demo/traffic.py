@@ -9,7 +9,7 @@ import trio
 from node.background import open_background
 from node.cli.demo.fleet import Fleet, Member, MemberState
 from node.cli.demo.tally import Rate, Recorded
-from node.cli.demo.workload import Job, JobState, Workload
+from node.cli.demo.workload import ENDED, Job, JobState, Workload
 from node.gateways.http.response_models import EventView, TaskView
 from protocol import ErrorCode, PeertaskError, TaskStatus, new_task_id
 
@@ -68,13 +68,9 @@ class Traffic:
                     for _ in range(self._in_flight):
                         nursery.start_soon(self._ask_one_by_one, member)
                 if kill_at is not None:
-                    await self._until(lambda: self._done >= kill_at)
+                    await self._until(lambda: self._workload.done >= kill_at)
                     self._kill_one()
                 await self._until(lambda: self._workload.ended)
-
-    @property
-    def _done(self) -> int:
-        return sum(job.state in (JobState.COMPLETE, JobState.FAILED) for job in self._workload.jobs)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -99,9 +95,9 @@ class Traffic:
             try:
                 await self._have_done(member, job)
             except PeertaskError as error:
-                if error.code is not ErrorCode.NODE_UNAVAILABLE:
+                if error.code is not ErrorCode.NODE_UNAVAILABLE or not await member.is_gone():
                     raise
-                await self._bury(member)
+                self._bury(member)
 
     async def _have_done(self, member: Member, job: Job) -> None:
         task_id = new_task_id()
@@ -113,8 +109,10 @@ class Traffic:
         self._end(job, await member.client.finish(task_id))
 
     def _end(self, job: Job, task: TaskView) -> None:
+        if job.state in ENDED:  # the answer of a node that was killed in this moment, to what another was asked again
+            return
         now = trio.current_time()
-        job.state = JobState.COMPLETE if task.status is TaskStatus.COMPLETE else JobState.FAILED
+        self._workload.end(job, complete=task.status is TaskStatus.COMPLETE)
         job.holder = task.holder
         job.moved = job.asked > 1 or task.attempt > 1
         if job.state is JobState.COMPLETE:
@@ -126,13 +124,11 @@ class Traffic:
         self.recent = [job, *self.recent[:2]]
         self._tell()
 
-    async def _bury(self, member: Member) -> None:
+    def _bury(self, member: Member) -> None:
         """Give the tasks of a node that is gone to the others."""
+        if self._workload.alive == [member.index]:
+            raise PeertaskError(f"{member.name}, the last one, is gone: {' / '.join(member.log)}")
         if member.index in self._workload.alive:
-            if member.state is MemberState.RUNNING:
-                await member.wait_ended()
-            if len(self._workload.alive) == 1:
-                raise PeertaskError(f"{member.name}, the last one, is gone: {' / '.join(member.log)}")
             self.orphans += self._workload.remove_node(member.index)
             self._tell()
 
@@ -160,10 +156,3 @@ class Traffic:
         if state is not None and job.state in _STATES.values():
             job.state = state
             job.holder = event.holder
-
-
-def in_hand(workload: Workload, member: Member) -> int:
-    """Return how many tasks a node executes for others, as far as they know."""
-    return sum(job.state is JobState.EXECUTING and job.holder == member.peer_id for job in workload.jobs)
-
-

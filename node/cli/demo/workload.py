@@ -59,9 +59,14 @@ class Workload:
     Args:
         nodes: how many nodes there are.
         tasks: how many tasks there are.
+
+    Attributes:
+        jobs: all tasks, in their order.
+        done: how many have ended.
     """
 
     def __init__(self, nodes: int, tasks: int) -> None:
+        self.done = 0
         self.jobs = [_job(number, nodes) for number in range(1, tasks + 1)]
         self._by_id: dict[TaskId, Job] = {}
         self._queues: dict[int, deque[Job]] = {node: deque() for node in range(nodes)}
@@ -76,12 +81,16 @@ class Workload:
     @property
     def ended(self) -> bool:
         """Whether every task has ended."""
-        return all(job.state in ENDED for job in self.jobs)
+        return self.done == len(self.jobs)
 
     def take(self, node: int) -> Job | None:
         """Return the next task that a node is to ask for; None when there is none at the moment."""
         queue = self._queues.get(node)
-        return queue.popleft() if queue else None
+        while queue:
+            job = queue.popleft()
+            if job.state not in ENDED:
+                return job
+        return None
 
     def asked(self, job: Job, task_id: TaskId, now: float) -> None:
         """Note that a task is being asked for, under an id."""
@@ -91,6 +100,12 @@ class Workload:
         job.task_id = task_id
         job.state = JobState.PENDING
         self._by_id[task_id] = job
+
+    def end(self, job: Job, *, complete: bool) -> None:
+        """Note that a task has ended; once and for all."""
+        if job.state not in ENDED:
+            job.state = JobState.COMPLETE if complete else JobState.FAILED
+            self.done += 1
 
     def find(self, task_id: TaskId) -> Job | None:
         """Return the task that was asked for under an id."""

@@ -43,7 +43,7 @@ async def _stream(served: Served, path: str, *, last_id: str = "") -> AsyncItera
             yield stream
 
 
-async def _created(served: Served, project: str = "default") -> TaskId:
+def _created(served: Served, project: str = "default") -> TaskId:
     return served.manager.create_task("hello", project=project).id
 
 
@@ -54,7 +54,7 @@ def _facts(events: list[ServerEvent]) -> list[tuple[str, str]]:
 async def test_a_stream_tells_every_fact_of_a_task_and_ends_with_the_task(tmp_path: Path) -> None:
     """Facts are numbered from 1; after the last one comes the task with its result, and the stream ends."""
     async with serving(tmp_path) as served:
-        task_id = await _created(served)
+        task_id = _created(served)
         async with _stream(served, f"/v1/tasks/{task_id}/events") as events:
             seen = [await anext(events)]
             served.start(task_id)
@@ -78,7 +78,7 @@ async def test_a_stream_tells_every_fact_of_a_task_and_ends_with_the_task(tmp_pa
 async def test_a_client_that_comes_back_gets_what_follows_the_last_fact_it_saw(tmp_path: Path, said_by: str) -> None:
     """The number comes from the query, or from the header that a browser sends by itself."""
     async with serving(tmp_path) as served:
-        task_id = await _created(served)
+        task_id = _created(served)
         served.start(task_id)
         path, last_id = f"/v1/tasks/{task_id}/events", ""
         if said_by == "the query":
@@ -92,7 +92,7 @@ async def test_a_client_that_comes_back_gets_what_follows_the_last_fact_it_saw(t
 async def test_a_gap_is_told(tmp_path: Path) -> None:
     """Facts that are no longer kept are counted, not left out silently."""
     async with serving(tmp_path) as served:
-        task_id = await _created(served)
+        task_id = _created(served)
         served.start(task_id)
         served.fail(task_id, ErrorCode.TIMEOUT)
         async with _stream(served, f"/v1/tasks/{task_id}/events") as events:
@@ -106,7 +106,7 @@ async def test_a_gap_is_told(tmp_path: Path) -> None:
 async def test_a_browser_that_has_seen_everything_is_told_not_to_come_again(tmp_path: Path) -> None:
     """An EventSource reconnects after every end, except after 204."""
     async with serving(tmp_path) as served, connected(served) as client:
-        task_id = await _created(served)
+        task_id = _created(served)
         served.start(task_id)
         served.complete(task_id)
         response = await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": "4"})
@@ -120,8 +120,8 @@ async def test_a_stream_of_all_tasks_tells_only_those_that_are_asked_for(tmp_pat
     async with serving(tmp_path) as served:
         async with _stream(served, "/v1/events?project=docs") as events:
             assert (await anext(events)).name == "ready"
-            await _created(served)
-            task_id = await _created(served, project="docs")
+            _created(served)
+            task_id = _created(served, project="docs")
             served.start(task_id)
             now = served.clock.now()
             served.manager.apply(Released(task_id, now, 1, ErrorCode.LEASE_LOST, "gone", now))
@@ -135,7 +135,7 @@ async def test_a_stream_of_all_tasks_tells_only_those_that_are_asked_for(tmp_pat
 async def test_the_end_of_the_node_ends_streams_and_long_polls_at_once(tmp_path: Path) -> None:
     """Nobody who waits holds up a node that stops; the stream says why it ends."""
     async with serving(tmp_path) as served, connected(served) as client, trio.open_nursery() as nursery:
-        task_id = await _created(served)
+        task_id = _created(served)
         polled = trio.Event()
 
         async def poll() -> None:
@@ -160,7 +160,7 @@ async def test_a_client_that_stops_reading_does_not_hold_up_the_end(tmp_path: Pa
         await stream.send_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         await stream.receive_some(100)
         for _ in range(50):
-            task_id = await _created(served)
+            task_id = _created(served)
             served.start(task_id)
             for step in range(100):
                 served.report(task_id, step / 100, "x" * 1000)

@@ -79,7 +79,7 @@ def test_handshakes_under_way_are_limited_and_finished_ones_do_not_count() -> No
     door = gate(handshakes=2)
     first, second = admitted(door.enter(FAR, 0.0)), admitted(door.enter(FAR, 0.0))
     assert "already 2 handshakes under way" in refused(door.enter(FAR, 0.0))
-    door.authenticated(first)
+    door.end_handshake(first)
     third = admitted(door.enter(FAR, 0.0))
     assert third.displaces is None
     door.leave(second)

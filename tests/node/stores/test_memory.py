@@ -1,7 +1,6 @@
 """The store in memory."""
 
 import gc
-import sys
 import tracemalloc
 
 import pytest
@@ -61,7 +60,8 @@ async def test_it_keeps_the_contract_of_stores() -> None:
 
 async def test_a_change_is_committed_before_append_returns() -> None:
     """Memory needs no time: whoever appends may go on as with a change that is saved."""
-    store, committed = MemoryStore(), []
+    store = MemoryStore()
+    committed: list[Change] = []
     changes = begun(make_task())
     async with store.running(committed.extend):
         for number, change in enumerate(changes, 1):
@@ -71,7 +71,8 @@ async def test_a_change_is_committed_before_append_returns() -> None:
 
 async def test_a_listener_may_append_the_next_change() -> None:
     """What is committed may cause the next fact at once, and order is kept."""
-    store, committed = MemoryStore(), []
+    store = MemoryStore()
+    committed: list[object] = []
     changes = begun(make_task())
 
     def commit_and_go_on(news: object) -> None:
@@ -145,5 +146,5 @@ async def test_two_nodes_cannot_share_a_memory_store() -> None:
     async with store.running(ignore):
         with pytest.raises(PeertaskError, match="open already") as refused:
             async with store.running(ignore):
-                sys.exit("unreachable")
+                pytest.fail("a second node runs on the store")
     assert refused.value.code is ErrorCode.STORE_FAILED

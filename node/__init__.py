@@ -1,8 +1,8 @@
 """peertask: run tasks on the machines of peers that you trust.
 
-`open_node` runs a node in a program; `NodeConfig` has its settings. What two nodes say to each other, and the data that they say it
-in, is in the package `protocol`; the names that most programs need are here too. They are loaded on first use, because libp2p takes
-a second to import and `peertask --help` does not need it.
+`open_node` runs a node in a program; `NodeConfig` has its settings. What two nodes say to each other, and the data that
+they say it in, is in the package `protocol`; the names that most programs need are here too. They are loaded on first
+use, because libp2p takes a second to import and `peertask --help` does not need it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,6 @@ from protocol import (
     ErrorCode,
     PeerAdvert,
     PeerId,
-    PeertaskError,
     Task,
     TaskId,
     TaskRecord,
@@ -51,8 +50,8 @@ log = structlog.get_logger(__name__)
 
 # Finished tasks are also forgotten as new ones finish; this is for a node that has nothing to do.
 SWEEP_INTERVAL_S = 60.0
-# A busy node makes some 30 objects a task that a collection looks at: one every thousand tasks costs nothing that shows, and
-# keeps what really is cyclic (exceptions, cancelled scopes) below a few megabytes.
+# A busy node makes some 30 objects a task that a collection looks at: one every thousand tasks costs nothing that
+# shows, and keeps what really is cyclic (exceptions, cancelled scopes) below a few megabytes.
 COLLECT_AFTER_OBJECTS = 50_000
 COLLECT_MIDDLE_AFTER = 20
 COLLECT_ALL_AFTER = 100
@@ -69,9 +68,7 @@ class Node(NodeControl):
         feed: tells what happens to them.
     """
 
-    def __init__(
-        self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None
-    ) -> None:
+    def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
         self.config = config
         self.feed = Feed()
         self._clock = SystemClock()
@@ -105,7 +102,7 @@ class Node(NodeControl):
             self._network,
             self._executors,
             self._remote,
-            random.Random(),  # noqa: S311 - jitter, not secrets
+            random.Random(),
         )
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
@@ -229,7 +226,12 @@ class Node(NodeControl):
         return await self._result_or_cancel(task_id)
 
     async def enqueue(
-        self, prompt: str, *, to: str | None = None, timeout: float | None = None, **fields: Any
+        self,
+        prompt: str,
+        *,
+        to: str | None = None,
+        timeout: float | None = None,
+        **fields: Any,  # noqa: ASYNC109 - travels with the task
     ) -> TaskId:
         """Submit a task, and return its id at once.
 
@@ -237,15 +239,15 @@ class Node(NodeControl):
 
         Args:
             prompt: what to do.
-            to: the peer that is to do it, as an id, or as an address with ``/p2p/ID``, which is dialled first; this node's own
-                id for itself. None lets the node choose: itself, or the connected peer with the least to do.
+            to: the peer that is to do it, as an id, or as an address with ``/p2p/ID``, which is dialled first; this
+                node's own id for itself. None lets the node choose: itself, or the connected peer with the least to do.
             timeout: how long the task may take in all, in seconds; None for as long as it takes.
             fields: any other field of `Task` by name: ``kind``, ``params``, ``priority``, ``retry``…
 
         Raises:
             InvalidTask: names the field that is wrong, and its limit.
-            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE and the like, when `to` is an address; DRAINING when the node
-                is stopping; CONFLICT when the id belongs to another task.
+            PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE and the like, when `to` is an address; DRAINING when the
+                node is stopping; CONFLICT when the id belongs to another task.
         """
         fields["metadata"] = inject_traceparent(fields.get("metadata") or {})
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
@@ -268,7 +270,9 @@ class Node(NodeControl):
         """
         return outcome(await self.manager.wait(parse_task_id(task_id)))
 
-    def map(self, prompts: Iterable[str], *, concurrency: int | None = None, **options: Any) -> AsyncIterator[MappedTask]:
+    def map(
+        self, prompts: Iterable[str], *, concurrency: int | None = None, **options: Any
+    ) -> AsyncIterator[MappedTask]:
         """Submit a task for each prompt, and yield how each ended, as they end.
 
         Args:
@@ -348,7 +352,7 @@ class Node(NodeControl):
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Take no new tasks, start none, and return when those that run have ended, or after `drain_s` of the settings."""
+        """Take no new tasks, start none, and return when what runs has ended, or after `drain_s` of the settings."""
         self.manager.draining = True
         with trio.move_on_after(self.config.drain_s):
             await self._dispatcher.drain()
@@ -401,8 +405,8 @@ def _capacity_of(config: NodeConfig) -> Capacity:
 def tune_collector() -> None:
     """Set the cyclic garbage collector for a process that is a node and nothing else.
 
-    Records are kept by the hundred thousand and hold no cycles, so the default of a collection every 700 objects walks over
-    them for nothing. What is there at the start is never looked at again.
+    Records are kept by the hundred thousand and hold no cycles, so the default of a collection every 700 objects
+    walks over them for nothing. What is there at the start is never looked at again.
     """
     gc.collect()
     gc.freeze()

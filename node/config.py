@@ -214,7 +214,8 @@ class NodeConfig(_Settings):
     ) -> Self:
         """Read the settings from every source.
 
-        `overrides` win over ``PEERTASK_*`` variables, these over the TOML file, and that over `defaults`. A list or table replaces the one of a weaker source, it is not merged with it.
+        `overrides` win over ``PEERTASK_*`` variables, these over the TOML file, and that over `defaults`. A list or
+        table replaces the one of a weaker source, it is not merged with it.
 
         Args:
             path: the TOML file, which must be there. By default the one that ``PEERTASK_CONFIG`` names, else

@@ -1,6 +1,7 @@
 """The loop: wake, ask the plan, start and cancel executors, record what came of them.
 
-It keeps nothing that the records do not say: the backlog is told of every change, and a wake-up that is lost costs time only.
+It keeps nothing that the records do not say: the backlog is told of every change, and a wake-up that is lost costs
+time only.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from protocol import (
     TaskRecord,
     TaskResult,
     TaskStatus,
+    Transition,
     describe_invalid,
 )
 
@@ -146,9 +148,19 @@ class Dispatcher:
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
+        """Go on with what the store held: what was under way when the last process ended is planned again."""
         for record in self._manager.list_tasks():
-            if not record.terminal and record.id not in self._attempts:
-                self._backlog.update(record)
+            if record.terminal or record.id in self._attempts:
+                continue
+            if record.status is not TaskStatus.PENDING:
+                record = self._manager.apply(self._lost_with_process(record))  # noqa: PLW2901
+            self._backlog.update(record)
+
+    def _lost_with_process(self, record: TaskRecord) -> Transition:
+        now = self._clock.now()
+        if record.status is TaskStatus.CANCELLING:
+            return Cancelled(record.id, now)
+        return Released(record.id, now, record.attempt, ErrorCode.LEASE_LOST, "the node was started again", 0)
 
     def _observe(self, change: Change) -> None:
         record, fact = change
@@ -308,9 +320,7 @@ class Dispatcher:
     def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
         failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
         record = self._manager.get_task(attempt.task.id)
-        fact = after_failure(
-            record, failure, now=self._clock.now(), rng=self._rng, retry_after_ms=error.retry_after_ms
-        )
+        fact = after_failure(record, failure, now=self._clock.now(), rng=self._rng, retry_after_ms=error.retry_after_ms)
         self._manager.apply(fact)
         log.info(
             "attempt ended without a result",

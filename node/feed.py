@@ -1,7 +1,8 @@
 """Who hears what happened to tasks: the one place where facts fan out.
 
-Parts of the node *listen*: a synchronous call for each change, in order. Everyone else *subscribes*: a bounded buffer, and a
-note of how many changes were missed when the reader was too slow. A slow reader never holds the writer up.
+Parts of the node *listen*: a synchronous call for each change, in order. Everyone else *subscribes*: a bounded
+buffer, and a note of how many changes were missed when the reader was too slow. A slow reader never holds the writer
+up.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._listeners: tuple[Listener, ...] = ()
-        self._by_task: dict[TaskId, list[Listener]] = {}
+        self._by_task: dict[TaskId, tuple[Listener, ...]] = {}
         self._queue: deque[Change] = deque()
         self._publishing = False
 
@@ -50,14 +51,8 @@ class Feed:
         for listener in self._listeners:
             listener(change)
         record = change.record
-        listeners = self._by_task.get(record.id)
-        if listeners is None:
-            return
-        if record.terminal:
-            del self._by_task[record.id]
-        else:
-            listeners = listeners.copy()
-        for listener in listeners:
+        by_task = self._by_task
+        for listener in by_task.pop(record.id, ()) if record.terminal else by_task.get(record.id, ()):
             listener(change)
 
     def listen(self, listener: Listener) -> None:
@@ -70,15 +65,13 @@ class Feed:
 
     def listen_to(self, task_id: TaskId, listener: Listener) -> None:
         """Call `listener` with every change of one task until its last; it must be quick and must not raise."""
-        self._by_task.setdefault(task_id, []).append(listener)
+        self._by_task[task_id] = (*self._by_task.get(task_id, ()), listener)
 
     def unlisten_to(self, task_id: TaskId, listener: Listener) -> None:
         """Stop calling `listener` with the changes of one task; no effect after its last change."""
-        listeners = self._by_task.get(task_id, [])
-        if listener in listeners:
-            listeners.remove(listener)
-        if not listeners:
-            self._by_task.pop(task_id, None)
+        left = tuple(other for other in self._by_task.pop(task_id, ()) if other != listener)
+        if left:
+            self._by_task[task_id] = left
 
     @contextmanager
     def subscribe(self, task_id: TaskId | None = None, buffer: int = WATCH_BUFFER_CHANGES) -> Iterator[Subscription]:

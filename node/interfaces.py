@@ -35,9 +35,9 @@ Committed = Callable[[Sequence[Change]], None]
 class Store(ABC):
     """Keeps records and their facts. Dumb: no policy, no clock, no decision.
 
-    `append` only takes a change in, so that the writer of the map never waits; the store says when changes are safe by
-    calling `committed` with them: in the order of `append`, on the event loop, each exactly once. A store that needs no time
-    may call it from within `append`.
+    `append` only takes a change in, so that the writer of the map never waits; the store says when changes are safe
+    by calling `committed` with them: in the order of `append`, on the event loop, each exactly once. A store that
+    needs no time may call it from within `append`.
     """
 
     @abstractmethod
@@ -140,20 +140,22 @@ class Executor(ABC):
     async def execute(self, execution: Execution) -> Output:
         """Carry a task out and return what came of it.
 
-        Cancellation means stop: whatever was started for the task (threads that can be told, processes and their groups,
-        requests) is gone when this ends. A result that was there first may be returned in spite of it.
+        Cancellation means stop: whatever was started for the task (threads that can be told, processes and their
+        groups, requests) is gone when this ends. A result that was there first may be returned in spite of it.
 
         Raises:
-            PeertaskError: its code decides what happens next: BUSY, DRAINING, PEER_UNREACHABLE, PEER_LOST and LEASE_LOST
-                release the task for another attempt; other codes fail it, or spend one of its retries when retryable.
+            PeertaskError: its code decides what happens next: BUSY, DRAINING, PEER_UNREACHABLE, PEER_LOST and
+                LEASE_LOST release the task for another attempt; other codes fail it, or spend one of its retries when
+                retryable.
             Exception: anything else fails the task with EXECUTION_FAILED and the message, without the traceback.
         """
 
 
 class Delegate(ABC):
-    """Hands tasks to others, who say themselves what comes of them; a task that waits for its peer costs no task of trio.
+    """Hands tasks to others, who say themselves what comes of them.
 
-    All methods are called on the event loop, must be quick, and must not raise.
+    So a task that waits for its peer costs no task of trio. All methods are called on the event loop, must be quick,
+    and must not raise.
     """
 
     @abstractmethod
@@ -199,6 +201,7 @@ class Channel(ABC):
 class ChannelHandler(ABC):
     """Takes what channels bring. All methods are called on the event loop, must be quick, and must not raise."""
 
+    @abstractmethod
     def opened(self, channel: Channel) -> None:
         """A session with a peer is open; `Network.channel` finds it."""
 
@@ -277,8 +280,9 @@ class Network(ABC):
 
     @abstractmethod
     def keep(self, address: str) -> PeerId:
-        """Dial the peer at an address, now and whenever its session is lost, with back-off; does not wait, and never fails
-        because the peer is away.
+        """Dial the peer at an address, now and whenever its session is lost, with back-off.
+
+        Does not wait, and never fails because the peer is away.
 
         Raises:
             PeertaskError: code INVALID_ADDRESS.
@@ -298,7 +302,7 @@ class Network(ABC):
 
     @abstractmethod
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever `channels`, or an advert of one of them, has changed; it must be quick and not raise."""
+        """Call `listener` whenever `channels` or one of their adverts has changed; it must be quick and not raise."""
 
     @abstractmethod
     def peers(self) -> Sequence[PeerInfo]:

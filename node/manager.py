@@ -1,14 +1,14 @@
 """The map of tasks, keyed by UUID, and its single writer. It runs nothing and decides nothing.
 
-A fact is judged and applied at once, and handed to the store; everyone else sees it when the store says that it is saved. So
-two facts of one task cannot overtake each other, nobody waits for a disk, and nobody is told what a crash could undo. With
-the memory store "saved" is at once.
+A fact is judged and applied at once, and handed to the store; everyone else sees it when the store says that it is
+saved. So two facts of one task cannot overtake each other, nobody waits for a disk, and nobody is told what a crash
+could undo. With the memory store "saved" is at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +43,7 @@ from protocol import (
     begin,
     parse_task_id,
 )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
@@ -179,7 +180,7 @@ class TaskManager(TaskService):
 
     async def _watch_one(
         self, record: TaskRecord, after_seq: int, news: Subscription
-    ) -> AsyncIterator[Change | Lagged]:
+    ) -> AsyncGenerator[Change | Lagged]:
         last = after_seq
         for earlier in await self._replay(record, after_seq):
             yield earlier
@@ -233,14 +234,14 @@ class TaskManager(TaskService):
         self.submit(task, requester=PeerId(task.sender), target=self._own_id)
         return outcome(await self.wait(task.id))
 
-    def get_result(self, task_id: TaskId | str) -> TaskResult | None:
-        """Return the result of a task that is complete; None when it has none (yet), or is unknown."""
-        record = self._records.get(task_id)  # type: ignore[call-overload]
-        return record.result if record is not None else self._result_of_other_form(task_id)
+    def get_result(self, task_id: str) -> TaskResult | None:
+        """Return the result of a task that is complete; None when it has none (yet), or is unknown.
 
-    def _result_of_other_form(self, task_id: TaskId | str) -> TaskResult | None:
-        record = self._records.get(parse_task_id(task_id))
-        return record and record.result
+        Raises:
+            InvalidTask: the text is not a UUID version 4.
+        """
+        record = self._records.get(TaskId(task_id)) or self._records.get(parse_task_id(task_id))
+        return None if record is None else record.result
 
     async def wait(self, task_id: TaskId) -> TaskRecord:
         """Return the last record of a task, once it has ended.

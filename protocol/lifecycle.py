@@ -61,6 +61,9 @@ UNSTARTED_REASONS = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.PEE
 
 _NO_FAILURES = LOST_REASONS | UNSTARTED_REASONS
 
+# Whoever wants a task stopped does not care which attempt it stops.
+_UNFENCED = frozenset({CancelRequested, Cancelled})
+
 
 def begin(fact: Submitted) -> TaskRecord:
     """Return the first record of a task: pending, with `seq` 1."""
@@ -76,7 +79,8 @@ def advance(record: TaskRecord, fact: Transition) -> TaskRecord:
     """
     kind = type(fact)
     status = TRANSITIONS[record.status].get(kind)
-    _check_attempt(record, fact)
+    if kind not in _UNFENCED and fact.attempt != record.attempt + (kind is Claimed):  # type: ignore[union-attr]
+        raise _wrong_attempt(record, fact)
     if status is None:
         raise IllegalTransition(f"task {record.id} is {record.status}, which does not allow {kind.__name__}")
     after = _copy(record)
@@ -88,14 +92,10 @@ def advance(record: TaskRecord, fact: Transition) -> TaskRecord:
     return after
 
 
-def _check_attempt(record: TaskRecord, fact: Transition) -> None:
-    if isinstance(fact, (CancelRequested, Cancelled)):
-        return
+def _wrong_attempt(record: TaskRecord, fact: Any) -> IllegalTransition | StaleAttempt:
     expected = record.attempt + isinstance(fact, Claimed)
-    if fact.attempt == expected:
-        return
     text = f"task {record.id}: {type(fact).__name__} belongs to attempt {fact.attempt}, but {expected} is expected"
-    raise StaleAttempt(text) if fact.attempt < expected else IllegalTransition(text)
+    return StaleAttempt(text) if fact.attempt < expected else IllegalTransition(text)
 
 
 def _claimed(after: TaskRecord, fact: Claimed) -> None:

@@ -16,17 +16,16 @@ def describe_settings() -> str:
     """Return a section for each setting, in the order of the model."""
     schema = NodeConfig.model_json_schema()
     docs = attribute_docs(NodeConfig)
-    return "\n\n".join(
-        _section(name, schema["properties"][name], docs[name]) for name in NodeConfig.model_fields
-    )
+    return "\n\n".join(_section(name, schema["properties"][name], docs[name]) for name in NodeConfig.model_fields)
 
 
 def _section(name: str, shape: dict[str, Any], meaning: str) -> str:
+    default = NodeConfig.model_fields[name].get_default(call_default_factory=True, validated_data={})
     return (
         f"### `{name}`\n\n{meaning}\n\n"
         f"- Variable: `{variable_of(name)}`\n"
         f"- Value: {_value(shape)}\n"
-        f"- Default: {_default(NodeConfig.model_fields[name].get_default(call_default_factory=True, validated_data={}))}"
+        f"- Default: {_default(default)}"
     )
 
 

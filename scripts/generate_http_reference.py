@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -19,12 +20,12 @@ def describe_api() -> str:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    shapes = [_shape(name, shape) for name, shape in sorted(document["components"]["schemas"].items()) if "properties" in shape]
+    shapes = [_shape(name, shape) for name, shape in sorted(_SCHEMAS.items())]
     return "\n\n".join(["## Operations", *operations, "## Shapes", *shapes, "## Statuses of errors", _statuses()])
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    lines = [f"### `{method} {path}`", "", operation["summary"], operation.get("description", ""), ""]
+    lines = [f"### `{method} {path}`", "", f"{operation['summary']} {operation.get('description', '')}".strip(), ""]
     lines += [
         f"- `?{parameter['name']}=` {_type(parameter['schema'])}. {parameter.get('description', '')}"
         for parameter in operation["parameters"]
@@ -38,8 +39,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         if _content(answer) != _content(_ERROR)
     ]
     errors = [status for status, answer in operation["responses"].items() if _content(answer) == _content(_ERROR)]
-    lines.append(f"- Errors: {', '.join(errors)}")
-    return "\n".join(lines).replace("\n\n\n", "\n\n")
+    lines.append(f"- Errors: {', '.join(errors[:-1])}, and rarely others")
+    return "\n".join(lines)
 
 
 _ERROR = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorView"}}}}
@@ -54,6 +55,8 @@ def _content(answer: dict[str, Any]) -> str:
 
 
 def _shape(name: str, shape: dict[str, Any]) -> str:
+    if "enum" in shape:
+        return f"### {name}\n\nOne of {', '.join(f'`{value}`' for value in shape['enum'])}."
     required = set(shape.get("required", ()))
     rows = [
         f"| `{field}` | {_type(inner)} | {_presence(field, inner, required)} | {inner.get('description', '')} |"
@@ -66,7 +69,8 @@ def _shape(name: str, shape: dict[str, Any]) -> str:
 def _presence(field: str, shape: dict[str, Any], required: set[str]) -> str:
     if field in required:
         return "always"
-    return f"default `{shape['default']}`" if shape.get("default") not in (None, [], {}) else "optional"
+    default = shape.get("default")
+    return "optional" if default in (None, [], {}) else f"default `{json.dumps(default)}`"
 
 
 def _type(shape: dict[str, Any]) -> str:
@@ -74,10 +78,12 @@ def _type(shape: dict[str, Any]) -> str:
         return " or ".join(map(_type, shape["anyOf"]))
     if "$ref" in shape:
         name = shape["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if "properties" in _SCHEMAS[name] else name
+        return f"[{name}](#{name.lower()})"
     if shape.get("type") == "array":
         return f"list of {_type(shape['items'])}" if "items" in shape else "list"
-    return str(shape.get("title") if "enum" in shape else shape.get("type", "any"))
+    if "enum" in shape:
+        return ", ".join(f"`{value}`" for value in shape["enum"])
+    return str(shape.get("type", "any"))
 
 
 _SCHEMAS = openapi_document()["components"]["schemas"]

@@ -1,4 +1,4 @@
-"""Runs the examples of the documentation: Python blocks as programs, console blocks as a person at several terminals."""
+"""Runs the examples of the documentation: Python blocks as programs, console blocks as a person at terminals."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_program(program: str, folder: Path) -> list[str]:
 
 
 def matches(promised: list[str], printed: list[str]) -> bool:
-    """Whether what was printed begins with what was promised; an ellipsis stands for anything, also for whole lines."""
+    """Whether what was printed begins with what was promised; an ellipsis stands for anything, also for lines."""
     pattern = re.escape("\n".join(promised)).replace("…", ".*?")
     return re.match(pattern + r"(\n|$)", "\n".join(printed) + "\n", re.DOTALL) is not None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +46,9 @@ def run_command(arguments: Sequence[str], manner: Manner) -> int:
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        from node.cli.terminal import forget_stdout
+
+        forget_stdout()
         return ExitCode.PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user about it
         from node.cli.reporting import report_error
@@ -55,7 +56,3 @@ def run_command(arguments: Sequence[str], manner: Manner) -> int:
         return report_error(error, as_json=manner.as_json, debug=manner.debug)
     return code or ExitCode.OK
 
-
-def _forget_stdout() -> None:
-    """Let the interpreter flush what is left of the output to nowhere when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,21 +8,30 @@ from typing import Final
 import click
 from click.exceptions import NoSuchCommand
 
-COMMANDS: Final = (
-    "demo",
-    "node",
-    "send",
-    "map",
-    "list",
-    "show",
-    "watch",
-    "cancel",
-    "peers",
-    "id",
-    "bench",
-    "completion",
+from node.cli.help import write_examples
+
+COMMANDS: Final = {
+    "demo": "Watch several nodes on this machine send each other tasks.",
+    "node": "Run a node.",
+    "send": "Have a task done, and print its result.",
+    "map": "Have a task done for each line of a file.",
+    "list": "List the tasks that a node knows.",
+    "show": "Show one task and what has come of it.",
+    "watch": "Watch what happens to tasks.",
+    "cancel": "Stop tasks.",
+    "peers": "List the peers of a node, connect and disconnect them.",
+    "id": "Print the peer id of a data folder.",
+    "bench": "Measure peertask on this machine.",
+    "completion": "Print what a shell needs to complete commands.",
+}
+"""What each command does, in the order in which people meet them; each is ``node.cli.commands.<name>.command``."""
+
+
+EXAMPLES: Final = (
+    ("peertask demo", "five nodes that send each other tasks"),
+    ("peertask node", "run a node; it prints its address"),
+    ("peertask send --to ADDRESS 'What is a monad?'", "let that node do a task"),
 )
-"""In the order in which people meet them; each is ``node.cli.commands.<name>.command``."""
 
 
 class LazyGroup(click.Group):
@@ -40,6 +49,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """Write what to begin with."""
+        write_examples(EXAMPLES, formatter)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -52,15 +70,15 @@ class LazyGroup(click.Group):
 
 @click.command(
     cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Every command explains itself with --help, and speaks JSON with --json.",
 )
 @click.version_option(package_name="peertask", message="%(prog)s %(version)s")
-def peertask() -> None:
-    r"""Run tasks on the machines of peers that you trust, without a broker between them.
+@click.pass_context
+def peertask(context: click.Context) -> None:
+    """Run tasks on the machines of peers that you trust, without a broker between them.
 
-    \b
-      peertask demo                            watch five nodes send each other tasks
-      peertask node                            run a node; it prints its address
-      peertask send --to ADDRESS "a prompt"    let that node do a task
+    Every command explains itself with --help, and speaks JSON with --json.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

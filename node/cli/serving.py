@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -22,6 +23,7 @@ from node.cli.exit_codes import ExitCode
 from node.cli.options import Invocation
 from node.cli.running import ENDING_SIGNALS, exit_at_once
 from node.cli.settings import folder_of, load_settings
+from node.cli.terminal import forget_stdout
 from node.config import EVERY_KIND, NodeConfig
 from node.gateways.http.folder import find_control
 from node.telemetry import configure_logging
@@ -125,7 +127,7 @@ async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool) -> str:
 
 
 async def _end_of_stdin() -> None:
-    stdin = trio.lowlevel.FdStream(sys.stdin.fileno())
+    stdin = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
     while await stdin.receive_some():
         pass
 
@@ -161,5 +163,9 @@ def _introduction(node: Node, folder: Path, url: str | None) -> str:
 
 
 def _tell(event: str, text: str, as_json: bool, **facts: object) -> None:
-    click.echo(json.dumps({"event": event, **facts}) if as_json else text)
-    sys.stdout.flush()
+    """Tell whoever started the node; that nobody listens any more must not stop it."""
+    try:
+        click.echo(json.dumps({"event": event, **facts}) if as_json else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -96,6 +97,11 @@ def short_time(milliseconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {seconds:02.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def forget_stdout() -> None:
+    """Let everything that is still to be printed go nowhere, because nobody reads the standard output any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _on_one_line(text: str) -> str:

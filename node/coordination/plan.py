@@ -1,11 +1,11 @@
 """What to start next: a pure decision over what waits and who has room.
 
-Tasks wait in *queues*, one for each place where they may run. Within a queue the requesters take turns, the one with the
-fewest running tasks first and then the one that was served longest ago, so that a peer that floods a node only delays
-itself; among the tasks of one requester the higher priority goes first, then the older task.
+Tasks wait in *queues*, one for each place where they may run. Within a queue the requesters take turns, the one with
+the fewest running tasks first and then the one that was served longest ago, so that a peer that floods a node only
+delays itself; among the tasks of one requester the higher priority goes first, then the older task.
 
-The plan looks at records, never at history: telling the backlog the same record twice changes nothing, and after a crash
-it is rebuilt by telling it every record of the store.
+The plan looks at records, never at history: telling the backlog the same record twice changes nothing, and after a
+crash it is rebuilt by telling it every record of the store.
 """
 
 from __future__ import annotations

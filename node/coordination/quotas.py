@@ -84,7 +84,9 @@ class Access:
         if usage.tasks >= self.max_in_flight:
             raise _busy(f"peer {peer_id} has {usage.tasks} tasks open here, and {self.max_in_flight} is the limit")
         if usage.payload_bytes + size > self.max_bytes and usage.tasks:
-            raise _busy(f"the open tasks of peer {peer_id} hold {usage.payload_bytes:,} of {self.max_bytes:,} bytes here")
+            raise _busy(
+                f"the open tasks of peer {peer_id} hold {usage.payload_bytes:,} of {self.max_bytes:,} bytes here"
+            )
 
 
 def _busy(message: str) -> TaskRejected:

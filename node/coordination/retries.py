@@ -18,8 +18,8 @@ from protocol import (
     Transition,
 )
 
-# A peer that was killed is noticed within 10 ms and a restarted one is dialled within half a second; a second lets a task
-# find its own worker again before another one repeats the work.
+# A peer that was killed is noticed within 10 ms and a restarted one is dialled within half a second; a second lets a
+# task find its own worker again before another one repeats the work.
 REATTACH_GRACE_MS = 1_000
 # A full node drains some hundred tasks in this time; used when it does not say itself how long to wait.
 BUSY_RETRY_MS = 100
@@ -40,12 +40,12 @@ def after_failure(
         retry_after_ms: what a busy peer asked for.
 
     Returns:
-        The fact to record: Released with the time of the next attempt, Failed, or Cancelled when the requester had asked
-        for the task to stop.
+        The fact to record: Released with the time of the next attempt, Failed, or Cancelled when the requester had
+        asked for the task to stop.
     """
     if record.status is TaskStatus.CANCELLING:
         return _after_cancel(record, failure, now)
-    wait = _wait_ms(record, failure.code, failure.retryable, rng, retry_after_ms)
+    wait = _wait_ms(record, failure, rng, retry_after_ms)
     if wait is None:
         return Failed(record.id, now, record.attempt, failure)
     if record.deadline is not None and now + wait >= record.deadline:
@@ -59,15 +59,13 @@ def backoff_ms(policy: RetryPolicy, failures: int, rng: random.Random) -> int:
     return round(rng.uniform(0, longest))
 
 
-def _wait_ms(
-    record: TaskRecord, code: ErrorCode, retryable: bool, rng: random.Random, retry_after_ms: int | None
-) -> int | None:
+def _wait_ms(record: TaskRecord, failure: Failure, rng: random.Random, retry_after_ms: int | None) -> int | None:
     policy = record.task.retry
-    if code in LOST_REASONS:
+    if failure.code in LOST_REASONS:
         return _after_loss_ms(record)
-    if code in UNSTARTED_REASONS:
+    if failure.code in UNSTARTED_REASONS:
         return round((retry_after_ms or BUSY_RETRY_MS) * rng.uniform(1.0, 1.5))
-    if retryable and record.failures + 1 < policy.attempts:
+    if failure.retryable and record.failures + 1 < policy.attempts:
         return backoff_ms(policy, record.failures + 1, rng)
     return None
 

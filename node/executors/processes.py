@@ -102,7 +102,8 @@ class ProcessRunner:
         return PeertaskError(
             f"the worker process of {self._qualified_name} died ({how})",
             code=ErrorCode.EXECUTION_FAILED,
-            remedy="SIGKILL often means that the machine ran out of memory, SIGSEGV a defect in a native library",
+            remedy="Look at what it wrote to stderr. SIGKILL often means that the machine ran out of memory, SIGSEGV a "
+            'defect in a native library, exit code 1 a main module without: if __name__ == "__main__":',
         )
 
 

@@ -1,7 +1,7 @@
 """Delegation: a task that a peer carries out is executed by asking the peer; its answers say what comes of it.
 
-Submitting is idempotent by UUID, so an attempt after a lost connection is the same request again: the worker attaches it to
-what it has, and answers with the result if that is there already.
+Submitting is idempotent by UUID, so an attempt after a lost connection is the same request again: the worker attaches
+it to what it has, and answers with the result if that is there already.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MAX_OWED_CANCELS = 1_000
 class RemoteDelegate(Delegate, ChannelHandler):
     """Has tasks carried out by the peers that hold them.
 
-    The errors that it finishes with are PEER_UNREACHABLE without a session, PEER_LOST when one ends before the result, the
-    code of a Reject, and `TaskFailed` when the peer says that the task failed.
+    The errors that it finishes with are PEER_UNREACHABLE without a session, PEER_LOST when one ends before the
+    result, the code of a Reject, and `TaskFailed` when the peer says that the task failed.
 
     Args:
         network: whose channels lead to the peers.

@@ -16,7 +16,6 @@ from protocol import (
     Accept,
     Attach,
     Cancel,
-    ErrorCode,
     Failure,
     Frame,
     PeerId,
@@ -72,6 +71,9 @@ class PeerGateway(ChannelHandler):
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
         """Return the kinds that a peer may use here, sorted; what its Hello says."""
         return self._access.kinds_for(peer_id, self._safety())
+
+    def opened(self, channel: Channel) -> None:
+        """Wait for what the peer asks."""
 
     def received(self, channel: Channel, frame: Frame) -> None:
         """Answer a frame of a requester."""
@@ -158,9 +160,7 @@ class _Delivery:
         elif type(fact) is Progressed:
             _send(
                 self._channel,
-                Progress(
-                    task_id=record.id, seq=record.seq, fraction=record.progress, message=record.progress_message
-                ),
+                Progress(task_id=record.id, seq=record.seq, fraction=record.progress, message=record.progress_message),
             )
 
     def catch_up(self, record: TaskRecord) -> None:
@@ -183,9 +183,7 @@ class _Delivery:
 
 
 def _reject(channel: Channel, task_id: TaskId, error: PeertaskError) -> None:
-    log.info(
-        "task refused", task_id=task_id, peer_id=channel.peer_id, code=error.code.value, reason=error.message
-    )
+    log.info("task refused", task_id=task_id, peer_id=channel.peer_id, code=error.code.value, reason=error.message)
     frame = Reject(task_id=task_id, code=error.code, message=str(error), retry_after_ms=error.retry_after_ms)
     _send(channel, frame)
 

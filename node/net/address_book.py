@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
-from node.net.addresses import parse_endpoint
+from node.net.addresses import Endpoint, parse_endpoint
 from node.net.errors import InvalidAddress
 from protocol import PeerId
 
-# A host has a handful of interfaces and transports; a peer that names more wants this node to dial for it.
+# A host has a handful of interfaces and transports; a peer that names more wants this node to dial for it. As many
+# again may come from the operator.
 MAX_ADDRESSES_PER_PEER = 16
 # The oldest entries that nothing holds are dropped above it, so strangers cannot fill the book.
 MAX_PEERS = 10_000
@@ -20,14 +22,21 @@ class Entry:
     """What is known about one peer.
 
     Attributes:
-        addresses: where it can be dialled, with ``/p2p/ID``; those that this node was told by its operator first.
+        told: where the operator says that it is, the latest word first.
+        heard: where it says itself that it is, since its last Hello.
         kept: whether its session is to be kept up.
-        last_error: why the last dial failed; empty when it did not.
+        last_error: why the last dial or session failed; empty when it did not.
     """
 
-    addresses: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    heard: tuple[str, ...] = ()
     kept: bool = False
     last_error: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it can be dialled, with ``/p2p/ID``; what the operator says first."""
+        return tuple(dict.fromkeys(self.told + self.heard))
 
 
 class AddressBook:
@@ -60,25 +69,17 @@ class AddressBook:
                 remedy="Add /p2p/ and the peer id, which `peertask id` prints on that machine",
             )
         peer_id = PeerId(endpoint.peer_id)
-        self._add(peer_id, (str(endpoint),), first=True)
+        entry = self.entry(peer_id)
+        entry.told = tuple(dict.fromkeys((str(endpoint), *entry.told)))[:MAX_ADDRESSES_PER_PEER]
         return peer_id
 
     def hear(self, peer_id: PeerId, addresses: tuple[str, ...]) -> None:
-        """Take a note of what a peer says of its own addresses; what is malformed or another peer's is left out."""
-        own = []
-        for text in addresses:
-            try:
-                endpoint = parse_endpoint(text)
-            except InvalidAddress:
-                continue
-            if endpoint.peer_id in {"", peer_id} and endpoint.port:
-                own.append(f"{text.split('/p2p/', maxsplit=1)[0]}/p2p/{peer_id}")
-        self._add(peer_id, tuple(own), first=False)
+        """Take a note of what a peer says of its own addresses, in place of what it said before.
 
-    def _add(self, peer_id: PeerId, addresses: tuple[str, ...], *, first: bool) -> None:
-        entry = self.entry(peer_id)
-        ordered = addresses + entry.addresses if first else entry.addresses + addresses
-        entry.addresses = tuple(dict.fromkeys(ordered))[:MAX_ADDRESSES_PER_PEER]
+        What is malformed, cannot be dialled or is another peer's is left out.
+        """
+        own = (_own_address(peer_id, text) for text in addresses)
+        self.entry(peer_id).heard = tuple(dict.fromkeys(filter(None, own)))[:MAX_ADDRESSES_PER_PEER]
 
     def _drop_oldest(self) -> None:
         if len(self._entries) <= MAX_PEERS:
@@ -87,3 +88,17 @@ class AddressBook:
             if not entry.kept:
                 del self._entries[peer_id]
                 return
+
+
+def _own_address(peer_id: PeerId, text: str) -> str:
+    try:
+        endpoint = parse_endpoint(text)
+    except InvalidAddress:
+        return ""
+    if endpoint.peer_id not in {"", peer_id} or not endpoint.port or _means_every_interface(endpoint):
+        return ""
+    return str(replace(endpoint, peer_id=peer_id))
+
+
+def _means_every_interface(endpoint: Endpoint) -> bool:
+    return endpoint.kind in {"ip4", "ip6"} and ip_address(endpoint.host).is_unspecified

@@ -6,21 +6,22 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import structlog
 import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from node.background import open_background
 from node.interfaces import Channel, ChannelHandler, Network, PeerInfo
 from node.net.address_book import AddressBook
 from node.net.addresses import parse_peer_id
 from node.net.errors import PeerUnreachable, SelfDial
-from node.net.host import HardenedHost, HostConfig, dial, open_host
+from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
 from node.net.muxer import HardenedYamux
 from node.net.session import Initiator, Pulse, Session, SessionOwner
 from protocol import (
@@ -45,6 +46,9 @@ GREETING_S = 10.0
 # Waits between two dials of a peer that is away; full jitter keeps nodes from dialling in step.
 FIRST_REDIAL_S = 0.25
 LONGEST_REDIAL_S = 30.0
+_DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
+# A session that ends sooner counts as a failed dial: two nodes that end each other's sessions must not do nothing else.
+SETTLED_S = 5.0
 # How long sessions may take to say Bye when the node stops.
 FAREWELL_S = 2.5
 
@@ -70,12 +74,12 @@ class PeerNetwork(Network, SessionOwner):
         self._instance = secrets.token_hex(8)
         self._book = AddressBook()
         self._sessions: dict[PeerId, Session] = {}
-        self._guests: set[Session] = set()
+        self._all: set[Session] = set()
         self._dials: dict[PeerId, _Dial] = {}
         self._keepers: dict[PeerId, trio.CancelScope] = {}
         self._listeners: list[Callable[[], None]] = []
         self._changed = trio.Event()
-        self._rng = random.Random(self._instance)  # noqa: S311 - jitter, not secrets
+        self._rng = random.Random(self._instance)
         self._host: HardenedHost | None = None
         self._nursery: trio.Nursery | None = None
         self._handlers: tuple[ChannelHandler, ...] = ()
@@ -83,7 +87,7 @@ class PeerNetwork(Network, SessionOwner):
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
 
     def __repr__(self) -> str:
-        return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} guests={len(self._guests)}>"
+        return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} streams={len(self._all)}>"
 
     @asynccontextmanager
     async def running(
@@ -104,14 +108,14 @@ class PeerNetwork(Network, SessionOwner):
             try:
                 yield
             finally:
+                self._nursery = self._host = None
                 with trio.CancelScope(shield=True):
                     await self._say_goodbye()
-                self._nursery = self._host = None
 
     async def _say_goodbye(self) -> None:
         for scope in self._keepers.values():
             scope.cancel()
-        ending = [*self._sessions.values(), *self._guests]
+        ending = list(self._all)
         for session in ending:
             session.leave(ErrorCode.DRAINING, "the node is stopping")
         with trio.move_on_after(FAREWELL_S):
@@ -147,6 +151,8 @@ class PeerNetwork(Network, SessionOwner):
         keeper = self._keepers.pop(peer_id, None)
         if keeper is not None:
             keeper.cancel()
+        if peer_id in self._dials:
+            self._dials[peer_id].wanted = False
         session = self._sessions.get(peer_id)
         if session is not None:
             session.leave(ErrorCode.DRAINING, "the operator ended the session")
@@ -164,8 +170,10 @@ class PeerNetwork(Network, SessionOwner):
         """Tell every connected peer what this node offers now."""
         for session in self._sessions.values():
             advert = self._advert(session.peer_id)
-            if not session.closed:
+            try:
                 session.send(Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas))
+            except PeertaskError as error:  # it is over, or the peer takes nothing so large: its own loss
+                log.info("peer not told of an advert", peer_id=session.peer_id, reason=str(error))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever sessions or adverts have changed."""
@@ -180,18 +188,11 @@ class PeerNetwork(Network, SessionOwner):
 
     def _info(self, peer_id: PeerId) -> PeerInfo:
         entry, session = self._book.entry(peer_id), self._sessions.get(peer_id)
+        known = partial(PeerInfo, peer_id, addresses=entry.addresses, last_error=entry.last_error)
         if session is None:
-            return PeerInfo(peer_id, connected=False, addresses=entry.addresses, last_error=entry.last_error)
+            return known(connected=False)
         agent = session.hello.agent if session.hello is not None else ""
-        return PeerInfo(
-            peer_id,
-            True,
-            entry.addresses,
-            session.advert,
-            session.latency_ms,
-            entry.last_error,
-            agent,  # noqa: FBT003
-        )
+        return known(connected=True, advert=session.advert, latency_ms=session.latency_ms, agent=agent)
 
     def _note(self, address: str) -> PeerId:
         if not address.startswith("/"):
@@ -218,8 +219,8 @@ class PeerNetwork(Network, SessionOwner):
         if attempt is None:
             attempt = self._dials[peer_id] = _Dial()
             self._running_nursery().start_soon(self._run_dial, peer_id, attempt)
+        attempt.wanted = True
         await attempt.ended.wait()
-        self._book.entry(peer_id).last_error = str(attempt.error or "")
         if attempt.error is not None:
             raise attempt.error
 
@@ -231,27 +232,34 @@ class PeerNetwork(Network, SessionOwner):
     async def _run_dial(self, peer_id: PeerId, attempt: _Dial) -> None:
         try:
             session = await self._open_session(peer_id)
-            self._running_nursery().start_soon(session.run)
+            self._running_nursery().start_soon(self._run, session)
             await self._await_greeting(peer_id, session)
+            attempt.error = None
+            if not attempt.wanted:
+                session.leave(ErrorCode.DRAINING, "the operator ended the session")
         except PeertaskError as error:
-            attempt.error = error
+            # The peer may have opened a session meanwhile, and ended this one.
+            attempt.error = None if peer_id in self._sessions else error
         finally:
+            self._book.entry(peer_id).last_error = str(attempt.error or "")
             del self._dials[peer_id]
             attempt.ended.set()
 
     async def _open_session(self, peer_id: PeerId) -> Session:
+        host = self._running_host()
+        await dial(host, self._book.entry(peer_id).addresses, peer_id)
+        try:
+            stream = await host.new_stream(ID.from_string(peer_id), [TProtocol(PROTOCOL_ID)])
+        except Exception as error:
+            if not any(session.peer_id == peer_id for session in self._all):
+                await abort_connection(host, ID.from_string(peer_id))
+            raise _no_stream(peer_id, error) from error
+        return self._session(stream, Initiator.SELF)
+
+    def _running_host(self) -> HardenedHost:
         if self._host is None:
             raise PeertaskError("the node is not running", code=ErrorCode.DRAINING)
-        await dial(self._host, self._book.entry(peer_id).addresses, peer_id)
-        try:
-            stream = await self._host.new_stream(ID.from_string(peer_id), [TProtocol(PROTOCOL_ID)])
-        except BaseLibp2pError as error:
-            raise PeerUnreachable(
-                f"peer {peer_id} answers, but does not speak {PROTOCOL_ID}: {error}",
-                code=ErrorCode.INCOMPATIBLE_VERSION,
-                remedy="Check that a peertask node of this version runs there",
-            ) from error
-        return self._session(stream, Initiator.SELF)
+        return self._host
 
     async def _await_greeting(self, peer_id: PeerId, session: Session) -> None:
         """Return when a session with the peer is open, be it this one or one that the peer opened meanwhile."""
@@ -281,13 +289,16 @@ class PeerNetwork(Network, SessionOwner):
         with scope:
             failures = 0
             while True:
-                session = self._sessions.get(peer_id)
-                if session is not None:
-                    failures = 0
-                    await session.over.wait()
-                    continue
-                failures = 0 if await self._redial(peer_id) else failures + 1
+                settled = (peer_id in self._sessions or await self._redial(peer_id)) and await self._settles(peer_id)
+                failures = 0 if settled else failures + 1
                 await self._pause(peer_id, failures)
+
+    async def _settles(self, peer_id: PeerId) -> bool:
+        """Wait for the end of the session with a peer, and return whether it lasted for a while."""
+        since = trio.current_time()
+        while (session := self._sessions.get(peer_id)) is not None:
+            await session.over.wait()
+        return trio.current_time() - since >= SETTLED_S
 
     async def _redial(self, peer_id: PeerId) -> bool:
         try:
@@ -299,16 +310,25 @@ class PeerNetwork(Network, SessionOwner):
 
     async def _pause(self, peer_id: PeerId, failures: int) -> None:
         """Wait for the next dial; a session that the peer opens ends the wait."""
-        longest = min(LONGEST_REDIAL_S, FIRST_REDIAL_S * 2.0**failures)
-        with trio.move_on_after(self._rng.uniform(0, longest) if failures else 0):
+        longest = min(LONGEST_REDIAL_S, FIRST_REDIAL_S * 2.0 ** min(failures - 1, _DOUBLINGS)) if failures else 0
+        with trio.move_on_after(self._rng.uniform(0, longest)):
             while peer_id not in self._sessions:
                 await self._changed.wait()
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     async def _accept(self, stream: INetStream) -> None:
-        if self._nursery is not None:
-            await self._session(stream, Initiator.PEER).run()
+        if self._nursery is None:
+            await stream.reset()
+        else:
+            await self._run(self._session(stream, Initiator.PEER))
+
+    async def _run(self, session: Session) -> None:
+        self._all.add(session)
+        try:
+            await session.run()
+        finally:
+            self._all.discard(session)
 
     def _session(self, stream: INetStream, initiator: Initiator) -> Session:
         carrier = stream.muxed_conn
@@ -334,7 +354,6 @@ class PeerNetwork(Network, SessionOwner):
     def greeted(self, session: Session) -> bool:
         """Let a session go on unless the pair has a better one."""
         if session.hello is None:
-            self._guests.add(session)
             return True
         rival = self._sessions.get(session.peer_id)
         if rival is not None and not self._replaces(session, rival):
@@ -370,10 +389,13 @@ class PeerNetwork(Network, SessionOwner):
 
     def ended(self, session: Session) -> None:
         """Forget a session that is over."""
-        self._guests.discard(session)
         if self._sessions.get(session.peer_id) is session:
             self._drop(session)
             log.info("peer disconnected", peer_id=session.peer_id, reason=session.reason)
+
+    def is_last(self, session: Session) -> bool:
+        """Whether no other session is carried by the same connection."""
+        return not any(other.carrier is session.carrier for other in self._all - {session})
 
     def _drop(self, session: Session) -> None:
         del self._sessions[session.peer_id]
@@ -391,16 +413,37 @@ class PeerNetwork(Network, SessionOwner):
 
 
 class _Dial:
-    """A dial that is under way, for everyone who waits for it."""
+    """A dial that is under way, for everyone who waits for it.
+
+    Attributes:
+        ended: set when it is over.
+        error: why no session came about; None when one did.
+        wanted: whether somebody still wants the session.
+    """
 
     def __init__(self) -> None:
         self.ended = trio.Event()
-        self.error: PeertaskError | None = None
+        self.error: PeertaskError | None = PeertaskError("the node is stopping", code=ErrorCode.DRAINING)
+        self.wanted = True
 
 
 async def _first_of(scope: trio.CancelScope, event: trio.Event) -> None:
     await event.wait()
     scope.cancel()
+
+
+def _no_stream(peer_id: PeerId, error: Exception) -> PeerUnreachable:
+    refusal = error.__cause__
+    if isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal):
+        return PeerUnreachable(
+            f"peer {peer_id} answers, but does not speak {PROTOCOL_ID}",
+            code=ErrorCode.INCOMPATIBLE_VERSION,
+            remedy="Check that a peertask node of this version runs there",
+        )
+    return PeerUnreachable(
+        f"peer {peer_id} answers, but no stream could be opened: {refusal or error}",
+        remedy="Try again; when it stays so, check that node",
+    )
 
 
 def _no_advert(_peer_id: PeerId) -> PeerAdvert:

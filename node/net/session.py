@@ -1,13 +1,15 @@
 """One stream with one peer: frames in, frames out, and the end of it.
 
-Theory of operation. A write costs far more than a frame, so the writer lets the rest of the scheduler's pass queue its frames
-before it takes them: what a busy moment produces shares a write. Large frames come in chunks, and between two chunks
-everything small goes first. The reader hands frames over synchronously and never waits for anybody, because a reader that
-stalls kills the peer's stream after 5 s.
+Theory of operation. A write costs far more than a frame, so the writer lets the rest of the scheduler's pass queue its
+frames before it takes them: what a busy moment produces shares a write. Large frames come in chunks, and between two
+chunks everything small goes first. The reader hands frames over synchronously and never waits for anybody, because a
+reader that stalls kills the peer's stream after 5 s.
 
-Cancelling a read or a write can corrupt the whole connection under it (see `node.net.host`). So neither is ever cancelled:
-whatever ends a session first makes the connection go away, and then both return by themselves. Deadlines are on waits in
-memory only.
+Cancelling a read or a write can corrupt the whole connection under it (see `node.net.host`). So neither is ever
+cancelled: they are shielded, and return by themselves when both sides have ended their half of the stream, or else when
+the connection is made to go away. Deadlines are on waits in memory only. The connection may carry other sessions (two
+peers that dial each other at once may find themselves on one), so a session that ends in good order closes it only when
+it was the last one.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from protocol import (
     PeerAdvert,
     PeerId,
     PeertaskError,
+    Reject,
     Role,
     Submit,
     TaskId,
@@ -45,7 +48,7 @@ from protocol import (
 
 log = structlog.get_logger(__name__)
 
-# What so many frames bring about goes out before the next are taken, so that both ends of a busy session work at a time.
+# What so many frames bring about goes out before the next are taken, so both ends of a busy session work at a time.
 FRAMES_A_PASS = 64
 # What one read takes at the most; yamux's first window is as large.
 READ_BYTES = 256 * 1024
@@ -57,8 +60,12 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 IDLE_CLIENT_S = 300.0
 # How long the last words of a session may take to be written.
 FAREWELL_S = 2.0
-# An event loop that was held up this long has not listened either; the peer's silence is not its own then.
+# An event loop that was held up this long, or for a heartbeat, has not listened either: the silence may be its own.
 OWN_PAUSE_S = 1.0
+# A Bye with this much text is taken whatever the peer's limits are.
+MAX_REASON_CHARS = 500
+# What a peer that does not take its answers is told when it asks for more; by then it reads again, or is cut off.
+BACKLOG_RETRY_MS = 1_000
 
 
 class ByteStream(Protocol):
@@ -116,6 +123,9 @@ class SessionOwner(Protocol):
     def ended(self, session: Session) -> None:
         """The session is over, for its `reason`; called once for each that `greeted` let go on."""
 
+    def is_last(self, session: Session) -> bool:
+        """Whether no other session is carried by the same connection."""
+
 
 class Pulse(NamedTuple):
     """How a session finds out that its peer is gone.
@@ -130,7 +140,7 @@ class Pulse(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Bytes of a large frame, or of one that must not overtake it; `ends` names the task whose frame is complete with it."""
+    """Bytes of a large frame, or of one that must not overtake it; `ends` is the task whose frame they complete."""
 
     data: bytes
     ends: TaskId | None
@@ -149,6 +159,7 @@ class Session(Channel):
         pulse: how a lost peer is found.
 
     Attributes:
+        carrier: the connection under it.
         hello: what the peer said about itself; None for a simple client, and before it did.
         latency_ms: the round trip of the last heartbeat; None before the first.
         over: set when the session has ended.
@@ -178,7 +189,7 @@ class Session(Channel):
         self.reason = ""
         self.end_code: ErrorCode | None = None
         self._stream = stream
-        self._carrier = carrier
+        self.carrier = carrier
         self._owner = owner
         self._pulse = pulse or Pulse()
         self._peer_limits = DEFAULT_LIMITS
@@ -194,6 +205,7 @@ class Session(Channel):
         self._read_out = trio.Event()
         self._greeted = False
         self._welcome = False
+        self._silent = False
         self._heard_at = trio.current_time()
 
     def __repr__(self) -> str:
@@ -241,13 +253,22 @@ class Session(Channel):
     def leave(self, code: ErrorCode, reason: str) -> None:
         """Say Bye, and end the session when everything that waits is written; no effect when it is over."""
         if not self.closed:
-            self.send(Bye(code, reason))
+            self.send(Bye(code, reason[:MAX_REASON_CHARS]))
             self._finish(code, reason)
 
     def _refuse(self, error: PeertaskError) -> None:
         log.warning("session ended by this node", peer_id=self.peer_id, code=error.code.value, reason=error.message)
         self._large.clear()
         self.leave(error.code, str(error))
+
+    def _refuse_defect(self, error: Exception) -> None:
+        log.error("a defect of this node ended a session", peer_id=self.peer_id, exc_info=error)
+        self._refuse(PeertaskError("the node has a defect; its log has the details"))
+
+    def _drop_queue(self) -> None:
+        self._small.clear()
+        self._large.clear()
+        self._queued = 0
 
     def _finish(self, code: ErrorCode, reason: str) -> None:
         if self.closed:
@@ -265,8 +286,6 @@ class Session(Channel):
                     self._queued -= len(data)
         except BaseLibp2pError as error:
             self._finish(ErrorCode.PEER_LOST, f"writing to the peer failed: {type(error).__name__}")
-        finally:
-            self._written.set()
 
     async def _anything_to_write(self) -> bool:
         while not (self._small or self._large):
@@ -301,9 +320,8 @@ class Session(Channel):
             log.debug("stream ended", peer_id=self.peer_id, reason=type(error).__name__)
         except PeertaskError as error:
             self._refuse(error)
-        except Exception:
-            log.exception("a defect of this node ended a session", peer_id=self.peer_id)
-            self._refuse(PeertaskError("the node has a defect; its log has the details"))
+        except Exception as error:  # noqa: BLE001 - a defect of the owner must not end the other sessions
+            self._refuse_defect(error)
         finally:
             self._read_out.set()
             self._end_unless_answers_are_due()
@@ -332,9 +350,18 @@ class Session(Channel):
             case Offer():
                 self._update_advert(kinds=frame.kinds, personas=frame.personas, slots=frame.slots)
             case Bye():
+                self._drop_queue()
                 self._finish(frame.code, f"the peer said goodbye: {frame.message or frame.code.value}")
-            case _ if self._welcome:
+            case Submit() if self._queued > MAX_QUEUED_BYTES:
+                self._refuse_task(frame)
+            case _ if self._welcome and not self.closed:
                 self._owner.received(self, frame)
+
+    def _refuse_task(self, frame: Submit) -> None:
+        message = f"{self._queued:,} bytes of answers wait for you to read them. Read them first"
+        self.send(
+            Reject(task_id=frame.task_id, code=ErrorCode.BUSY, message=message, retry_after_ms=BACKLOG_RETRY_MS)
+        )
 
     def _greet(self, frame: Frame) -> None:
         self._greeted = True
@@ -374,35 +401,60 @@ class Session(Channel):
     # --- living and ending -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Live until the session is over; why it ended stands in `reason` then."""
+        """Live until the session is over; why it ended stands in `reason` then.
+
+        Cancelling it ends the session with Bye; it returns when that is written, or could not be for some seconds.
+        """
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._write)
-                if self.initiator is Initiator.SELF:
-                    self.send(self._owner.hello_for(self.peer_id))
-                await self._live()
-                self._tell_end()
-                await self._go()
+                nursery.start_soon(self._listen)
+                nursery.start_soon(self._speak)
+                try:
+                    await self._live()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        self.leave(ErrorCode.DRAINING, "the node is stopping")
+                        self._tell_end()
+                        await self._go()
         finally:
-            self._finish(ErrorCode.DRAINING, "this node was stopped")
-            self._tell_end()
+            self._drop_queue()
             self.over.set()
+
+    async def _listen(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._read()
+
+    async def _speak(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._write()
+            await self._close_stream()
+            self._written.set()
 
     def _tell_end(self) -> None:
         if self._welcome:
             self._welcome = False
-            self._owner.ended(self)
+            try:
+                self._owner.ended(self)
+            except Exception:
+                log.exception("a defect of this node came up at the end of a session", peer_id=self.peer_id)
 
     async def _live(self) -> None:
-        """Keep the peer alive to us, and us to the peer, until something ends the session."""
+        """Say Hello if it is this node's turn, and keep the session alive until something ends it."""
+        try:
+            if self.initiator is Initiator.SELF:
+                self.send(self._owner.hello_for(self.peer_id))
+            await self._keep_alive()
+        except Exception as error:  # noqa: BLE001 - a defect of the owner must not end the other sessions
+            self._refuse_defect(error)
+
+    async def _keep_alive(self) -> None:
         next_beat = trio.current_time() + self._pulse.heartbeat_s
         while not self._ending.is_set():
             wake_at = min(next_beat, self._heard_at + self._patience_s())
             with trio.move_on_at(wake_at):
                 await self._ending.wait()
                 return
-            if trio.current_time() - wake_at > OWN_PAUSE_S:
+            if trio.current_time() - wake_at > min(OWN_PAUSE_S, self._pulse.heartbeat_s):
                 self._heard_at = trio.current_time()
             if trio.current_time() >= next_beat:
                 next_beat = trio.current_time() + self._pulse.heartbeat_s
@@ -410,7 +462,7 @@ class Session(Channel):
             self._check_silence()
 
     def _beat(self) -> None:
-        if self._carrier.is_closed:
+        if self.carrier.is_closed:
             self._finish(ErrorCode.PEER_LOST, "the connection is gone")
         elif self.hello is not None and not self.closed:
             self.send(Heartbeat(self._owner.load(), ping=_microseconds()))
@@ -422,29 +474,29 @@ class Session(Channel):
 
     def _check_silence(self) -> None:
         silence = trio.current_time() - self._heard_at
-        if silence >= self._patience_s():
-            self._small.clear()
-            self._large.clear()
-            self._finish(ErrorCode.PEER_LOST, f"nothing was heard from the peer for {silence:.0f} s")
+        if silence < self._patience_s():
+            return
+        if self.hello is None:
+            self.leave(ErrorCode.DRAINING, f"this stream was not used for {silence:.0f} s")
+            return
+        self._silent = True
+        self._finish(ErrorCode.PEER_LOST, f"nothing was heard from the peer for {silence:.0f} s")
 
     async def _go(self) -> None:
-        """Write the last words, and let go of the connection, so that the reader and the writer return."""
-        with trio.move_on_after(FAREWELL_S):
+        """Let the last words be written and the peer end its side; if it does not, end the connection."""
+        with trio.move_on_after(0 if self._silent else FAREWELL_S):
             await self._written.wait()
-        if self._written.is_set() and self._read_out.is_set():
-            await self._close_stream()
-        elif self._written.is_set():
-            await self._carrier.close()
-        else:
-            await self._carrier.abort()
+            await self._read_out.wait()
+        if self._silent or not self._written.is_set():
+            await self.carrier.abort()
+        elif not self._read_out.is_set() or (self.hello is not None and self._owner.is_last(self)):
+            await self.carrier.close()
 
     async def _close_stream(self) -> None:
         try:
             await self._stream.close()
         except BaseLibp2pError as error:
             log.debug("stream was gone already", peer_id=self.peer_id, reason=type(error).__name__)
-        if self.hello is not None:
-            await self._carrier.close()
 
 
 def _microseconds() -> int:

@@ -6,7 +6,7 @@ import trio
 
 from tests.integration.foreign_peers import connect_and_vanish
 
-WIDTH = 64
+WIDTH = 32
 """Peers of the crowd at the same time."""
 
 

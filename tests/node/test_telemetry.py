@@ -147,11 +147,12 @@ def test_someone_who_debugs_libp2p_is_left_alone() -> None:
         import logging
         from node.telemetry import configure_logging
         configure_logging()
-        print(type(logging.getLogger("libp2p")).__name__)
+        logging.getLogger("libp2p").propagate = False
+        print(logging.getLogger("libp2p").propagate)
         """,
         LIBP2P_DEBUG="INFO",
     )
-    assert stdout == "Logger\n"
+    assert stdout == "False\n"
 
 
 def test_an_embedded_node_does_not_write_to_standard_output() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import DEBUG, JSON
 
 if TYPE_CHECKING:
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from node.bench.figures import Figure
 
 
-@click.command(short_help="Measure peertask on this machine.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask bench", ""),
+        ("peertask bench latency --seconds 2", ""),
+        ("peertask bench --json > figures.jsonl", ""),
+    ],
+)
 @click.argument("sections", nargs=-1)
 @click.option(
     "--seconds",
@@ -28,15 +36,9 @@ if TYPE_CHECKING:
 @JSON
 @DEBUG
 def command(*, sections: tuple[str, ...], seconds: float, as_json: bool, debug: bool) -> ExitCode:  # noqa: ARG001 - the entry reads --debug
-    r"""Measure peertask, each figure beside the raw libp2p stream of the same run; all SECTIONS unless some are named.
+    """Measure peertask, each figure beside the raw libp2p stream of the same run; all SECTIONS unless some are named.
 
     The exit code is 1 when a figure does not reach what it must.
-
-    \b
-    Examples:
-      peertask bench
-      peertask bench latency --seconds 2
-      peertask bench --json > figures.jsonl
     """
     from node.cli.running import run
     from node.telemetry import configure_logging

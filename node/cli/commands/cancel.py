@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
@@ -14,17 +15,17 @@ if TYPE_CHECKING:
     from protocol import TaskId
 
 
-@click.command(short_help="Stop tasks.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask cancel 3f2b6c1e-…", ""),
+        ("peertask list --status executing --json | jq -r .id | xargs peertask cancel", ""),
+    ],
+)
 @click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
 @client_options
 def command(call: Invocation, *, tasks: tuple[str, ...]) -> ExitCode:
-    r"""Ask the node of the data folder to stop tasks, wherever they run; one that has ended stays as it is.
-
-    \b
-    Examples:
-      peertask cancel 3f2b6c1e-…
-      peertask list --status executing --json | jq -r .id | xargs peertask cancel
-    """
+    """Ask the node of the data folder to stop tasks, wherever they run; one that has ended stays as it is."""
     from node.cli.local import ask_local_node
     from protocol import parse_task_id
 

@@ -6,24 +6,25 @@ import click
 from click.shell_completion import get_completion_class
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_PEERTASK_COMPLETE"
 """Where click looks for a request to complete; it follows from the name of the program."""
 
 
-@click.command(short_help="Print what a shell needs to complete commands.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ('eval "$(peertask completion bash)"', "in ~/.bashrc"),
+        ('eval "$(peertask completion zsh)"', "in ~/.zshrc"),
+        ("peertask completion fish > ~/.config/fish/completions/peertask.fish", ""),
+    ],
+)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> ExitCode:
-    r"""Print the script that lets a shell complete the commands and options of peertask.
-
-    \b
-    Examples:
-      eval "$(peertask completion bash)"                          in ~/.bashrc
-      eval "$(peertask completion zsh)"                           in ~/.zshrc
-      peertask completion fish > ~/.config/fish/completions/peertask.fish
-    """
+    """Print the script that lets a shell complete the commands and options of peertask."""
     completion = get_completion_class(shell)
     if completion is None:
         raise click.UsageError(f"click cannot complete for {shell}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import DEBUG
 
 DEFAULT_NODES = 5
@@ -13,7 +14,15 @@ DEFAULT_TASKS = 200
 DEFAULT_IN_FLIGHT = 4
 
 
-@click.command(short_help="Watch several nodes on this machine send each other tasks.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask demo", ""),
+        ("peertask demo --nodes 8 --tasks 1000 --in-flight 16", ""),
+        ("peertask demo --kill", ""),
+        ("peertask demo --json | tail -1 | jq .tasks_per_s", ""),
+    ],
+)
 @click.option("--nodes", type=click.IntRange(1, 50), default=DEFAULT_NODES, show_default=True, help="How many nodes.")
 @click.option(
     "--tasks", type=click.IntRange(1, 100_000), default=DEFAULT_TASKS, show_default=True, help="How many tasks in all."
@@ -29,17 +38,10 @@ DEFAULT_IN_FLIGHT = 4
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @DEBUG
 def command(*, nodes: int, tasks: int, in_flight: int, kill: bool, as_json: bool, debug: bool) -> ExitCode:  # noqa: ARG001 - the entry reads --debug
-    r"""Start several nodes on this machine, connect them, and let tasks flow between all of them.
+    """Start several nodes on this machine, connect them, and let tasks flow between all of them.
 
     Each node is a process of its own, `peertask node`, and the tasks are mock tasks of 100 to 500 ms. The exit code is
     0 only when every task has exactly one result. No process and no file is left behind.
-
-    \b
-    Examples:
-      peertask demo
-      peertask demo --nodes 8 --tasks 1000 --in-flight 16
-      peertask demo --kill
-      peertask demo --json | tail -1 | jq .tasks_per_s
     """
     if kill and nodes == 1:
         raise click.UsageError("--kill needs a node that is left over: give --nodes 2 or more")

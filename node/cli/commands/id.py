@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command(short_help="Print the peer id of a data folder.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask id", ""),
+        ("peertask id --json | jq -r '.addresses[0]'", ""),
+    ],
+)
 @client_options
 def command(call: Invocation) -> ExitCode:
-    r"""Print the peer id of the data folder, and where its node answers if one runs; a new folder gets an identity.
+    """Print the peer id of the data folder, and where its node answers if one runs; a new folder gets an identity.
 
     The first line is the peer id, which is what `peertask node --allow` of another machine wants.
-
-    \b
-    Examples:
-      peertask id
-      peertask id --json | jq -r '.addresses[0]'
     """
     from node.cli.running import run
     from node.cli.settings import data_folder

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ DEFAULT_LIMIT = 20
 STATUSES = ("pending", "claimed", "executing", "cancelling", "complete", "failed", "cancelled")
 
 
-@click.command(short_help="List the tasks that a node knows.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask list", ""),
+        ("peertask list --status failed --status cancelled", ""),
+        ("peertask list --json --limit 1000 | jq -r .status | sort | uniq -c", ""),
+    ],
+)
 @click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only these; may be given several times.")
 @click.option("--project", metavar="NAME", help="Only of this project.")
 @click.option("--session", "session_id", metavar="NAME", help="Only of this conversation.")
@@ -32,14 +40,7 @@ STATUSES = ("pending", "claimed", "executing", "cancelling", "complete", "failed
 )
 @client_options
 def command(call: Invocation, *, status: tuple[str, ...], **filters: Any) -> ExitCode:
-    r"""List the tasks that the node of the data folder knows, the newest first.
-
-    \b
-    Examples:
-      peertask list
-      peertask list --status failed --status cancelled
-      peertask list --json --limit 1000 | jq -r .status | sort | uniq -c
-    """
+    """List the tasks that the node of the data folder knows, the newest first."""
     from node.cli.local import ask_local_node
 
     query = {name: value for name, value in filters.items() if value is not None}

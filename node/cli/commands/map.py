@@ -7,13 +7,20 @@ from typing import Any
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, node_options, task_options
 
 # Keeps a few peers busy with tasks of some tenths of a second, and leaves room for others at a peer.
 DEFAULT_CONCURRENCY = 64
 
 
-@click.command(short_help="Have a task done for each line of a file.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask map --to 12D3KooW… prompts.txt > results.txt", ""),
+        ("seq 1000 | peertask map --kind echo --concurrency 256 - --json > results.jsonl", ""),
+    ],
+)
 @click.argument("source", metavar="FILE|-")
 @task_options
 @click.option(
@@ -27,18 +34,13 @@ DEFAULT_CONCURRENCY = 64
 @click.option("--fresh", is_flag=True, help="Ask for everything, also for what an interrupted map has already.")
 @node_options
 def command(call: Invocation, *, source: str, concurrency: int, fresh: bool, **options: Any) -> ExitCode:
-    r"""Have a task done for each line of FILE, or of standard input; blank lines are left out.
+    """Have a task done for each line of FILE, or of standard input; blank lines are left out.
 
     Results are printed in the order of the lines, and a line that failed leaves an empty one; with --json they are
     printed as they come, each with its line number.
 
     A map that was interrupted, or in which lines failed, goes on when the same command is given again: it prints what
     is there, and asks only for what is missing.
-
-    \b
-    Examples:
-      peertask map --to 12D3KooW… prompts.txt > results.txt
-      seq 1000 | peertask map --kind echo --concurrency 256 - --json > results.jsonl
     """
     from node.cli.mapping import map_lines
     from node.cli.request import Request, read_lines

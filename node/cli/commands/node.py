@@ -9,10 +9,20 @@ from typing import Any
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, node_options
 
 
-@click.command(short_help="Run a node.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask node", ""),
+        ("peertask node --listen /ip4/0.0.0.0/tcp/4001", "reachable from other machines"),
+        ("peertask node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", ""),
+        ("peertask node --allow summarise=12D3KooW…", "let a peer use a closed kind"),
+        ("peertask node --json", "for programs: the first line says where it answers"),
+    ],
+)
 @click.option(
     "--listen",
     multiple=True,
@@ -32,18 +42,10 @@ from node.cli.options import Invocation, node_options
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends: for programs that start nodes.")
 @node_options
 def command(call: Invocation, *, temporary: bool, until_eof: bool, **settings: Any) -> ExitCode:
-    r"""Run a node: it lets its peers use what it can do, and has tasks done for the programs of this machine.
+    """Run a node: it lets its peers use what it can do, and has tasks done for the programs of this machine.
 
     It prints its addresses when it is ready. SIGINT (Ctrl-C) or SIGTERM lets it finish what it executes, for 10 seconds
     at most, and end; a second one ends it at once.
-
-    \b
-    Examples:
-      peertask node
-      peertask node --listen /ip4/0.0.0.0/tcp/4001          reachable from other machines
-      peertask node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
-      peertask node --allow summarise=12D3KooW…             let a peer use a closed kind
-      peertask node --json | head -1                        for programs: where it answers
     """
     _exit_quietly_while_starting()
     from node.cli.serving import serve_node

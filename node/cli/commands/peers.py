@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
@@ -14,19 +15,19 @@ if TYPE_CHECKING:
     from node.gateways.http.response_models import PeerView
 
 
-@click.command(short_help="List the peers of a node, connect and disconnect them.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask peers", ""),
+        ("peertask peers --connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", ""),
+        ("peertask peers --json | jq 'select(.connected) | .peer_id'", ""),
+    ],
+)
 @click.option("--connect", multiple=True, metavar="ADDRESS", help="Connect to a peer first, and stay connected to it.")
 @click.option("--disconnect", multiple=True, metavar="PEER", help="First end the session with a peer, and let it be.")
 @client_options
 def command(call: Invocation, *, connect: tuple[str, ...], disconnect: tuple[str, ...]) -> ExitCode:
-    r"""List the peers that the node of the data folder knows, the connected ones first.
-
-    \b
-    Examples:
-      peertask peers
-      peertask peers --connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
-      peertask peers --json | jq 'select(.connected) | .peer_id'
-    """
+    """List the peers that the node of the data folder knows, the connected ones first."""
     from node.cli.local import ask_local_node
 
     async def question(client: ControlClient) -> ExitCode:

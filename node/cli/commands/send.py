@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, node_options, task_options
 
 if TYPE_CHECKING:
@@ -18,25 +19,26 @@ if TYPE_CHECKING:
 _CANCEL_S = 2.0
 
 
-@click.command(short_help="Have a task done, and print its result.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ('peertask send --to /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… "What is a monad?"', ""),
+        ("peertask send --to 12D3KooW… --kind echo --priority 9 --timeout 5 hello", ""),
+        ("peertask send --kind summarise --param words=50 - < article.txt", ""),
+        ("peertask send --json hello | jq -r .result", ""),
+        ('task=$(peertask send --detach "a long one") && peertask watch $task', ""),
+    ],
+)
 @click.argument("prompt")
 @task_options
 @click.option("--id", "task_id", metavar="UUID", help="The id of the task; the same one again is the same task.")
 @click.option("--detach", is_flag=True, help="Print the id of the task and leave; needs a running node.")
 @node_options
 def command(call: Invocation, *, prompt: str, task_id: str | None, detach: bool, **options: Any) -> ExitCode:
-    r"""Have a task done, and print its result. PROMPT is the text itself, or - for standard input.
+    """Have a task done, and print its result. PROMPT is the text itself, or - for standard input.
 
     The node that runs in the data folder asks for it; when none runs, a node of the command's own does. Ctrl-C cancels
     the task.
-
-    \b
-    Examples:
-      peertask send --to /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… "What is a monad?"
-      peertask send --to 12D3KooW… --kind echo --priority 9 --timeout 5 hello
-      peertask send --kind summarise --param words=50 - < article.txt
-      peertask send --json hello | jq -r .result
-      task=$(peertask send --detach "a long one") && peertask watch $task
     """
     from node.cli.request import Request, read_prompt
     from node.cli.running import run

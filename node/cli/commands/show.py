@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
     from node.gateways.http.response_models import TaskView
 
 
-@click.command(short_help="Show one task and what has come of it.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask show 3f2b6c1e-…", ""),
+        ("peertask show 3f2b6c1e-… --json | jq .result.result", ""),
+    ],
+)
 @click.argument("task")
 @client_options
 def command(call: Invocation, *, task: str) -> ExitCode:
-    r"""Show a task that the node of the data folder knows, and what has come of it so far.
-
-    \b
-    Examples:
-      peertask show 3f2b6c1e-…
-      peertask show 3f2b6c1e-… --json | jq .result.result
-    """
+    """Show a task that the node of the data folder knows, and what has come of it so far."""
     from node.cli.local import ask_local_node
     from protocol import parse_task_id
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.exit_codes import ExitCode
+from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from protocol import TaskId
 
 
-@click.command(short_help="Watch what happens to tasks.")
+@click.command(
+    cls=DocumentedCommand,
+    examples=[
+        ("peertask watch", "everything, until Ctrl-C"),
+        ("peertask watch 3f2b6c1e-…", ""),
+        ("peertask watch 3f2b6c1e-… --after 4 --json", ""),
+    ],
+)
 @click.argument("task", required=False)
 @click.option(
     "--after",
@@ -26,15 +34,9 @@ if TYPE_CHECKING:
 )
 @client_options
 def command(call: Invocation, *, task: str | None, after: int) -> ExitCode:
-    r"""Print what happens to a task, from its first fact to its last; without TASK, to all tasks from now on.
+    """Print what happens to a task, from its first fact to its last; without TASK, to all tasks from now on.
 
     With a TASK the exit code tells how it ended.
-
-    \b
-    Examples:
-      peertask watch                         everything, until Ctrl-C
-      peertask watch 3f2b6c1e-…
-      peertask watch 3f2b6c1e-… --after 4 --json
     """
     if task is None and after:
         raise click.UsageError("--after needs a TASK: the facts of each are numbered on their own")
@@ -77,7 +79,7 @@ def _tell(item: WatchItem, *, as_json: bool) -> None:
     if isinstance(item, EventView):
         click.echo(item.model_dump_json() if as_json else _line(item))
     elif isinstance(item, LaggedView):
-        missed = f"… {item.missed or 'some'} facts were missed"
+        missed = f"… {item.missed or 'some'} facts are not kept or were missed"
         click.echo(item.model_dump_json() if as_json else missed, err=not as_json)
 
 

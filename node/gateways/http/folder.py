@@ -83,16 +83,21 @@ class FolderHold:
         Until it listens nobody can connect, so there is no moment at which its mode is another.
 
         Raises:
-            PeertaskError: code INVALID_CONFIG, when no place for it has a path of at most `max_path_bytes`.
+            PeertaskError: code INVALID_CONFIG, when it cannot be made, or no place for it has a path of at most
+                `max_path_bytes`.
         """
         path = _socket_path(self._folder, max_path_bytes)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(str(path))
             path.chmod(_PRIVATE)
-        except OSError:
+        except OSError as error:
             bound.close()
-            raise
+            raise PeertaskError(
+                f"the control socket {path} cannot be made: {error.strerror}",
+                code=ErrorCode.INVALID_CONFIG,
+                remedy="Give the node a folder of its own with --data",
+            ) from error
         return bound
 
     def announce(self, address: ControlAddress) -> None:

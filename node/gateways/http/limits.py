@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# A list of a thousand summaries stays below two megabytes, and is made in some ten milliseconds.
+# A list of a thousand summaries stays below two megabytes.
 MAX_LISTED: Final = 1_000
 DEFAULT_LISTED: Final = 100
 # As MAX_LISTED: the answer holds a summary of each.

@@ -21,6 +21,7 @@ API_VERSION: Final = "1.0.0"
 
 # Any request can meet these: malformed; no token, or not this host; a defect.
 _ALWAYS: Final = (400, 401, 421, 500)
+_ANY_OTHER: Final = "default"
 
 _DESCRIPTION: Final = (
     "Tasks, peers and health of one peertask node. Served on a Unix socket in the node's data folder, and, when asked,"
@@ -97,11 +98,12 @@ def _inlined(shape: Any, definitions: JsonObject) -> Any:
 
 def _responses(operation: Operation) -> JsonObject:
     answers = {str(status): _answer(operation, status) for status in operation.answers}
-    errors = {
-        str(status): {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": _reference(ErrorView)}}}
+    content = {JSON: {"schema": _reference(ErrorView)}}
+    errors: JsonObject = {
+        str(status): {"description": HTTPStatus(status).phrase, "content": content}
         for status in sorted({*_ALWAYS, *operation.errors} - set(operation.answers))
     }
-    return {**answers, **errors}
+    return {**answers, **errors, _ANY_OTHER: {"description": "Any other error", "content": content}}
 
 
 def _answer(operation: Operation, status: int) -> JsonObject:

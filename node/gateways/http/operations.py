@@ -51,7 +51,7 @@ class Operation:
         body: what it takes as JSON.
         answers: the content by status; None for an answer without one.
         media_type: of those answers.
-        errors: statuses that this operation adds to those of every one.
+        errors: the statuses that this operation adds to those of every one; any other is possible, but rare.
     """
 
     method: str

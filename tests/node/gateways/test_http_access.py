@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -101,6 +102,14 @@ def test_no_short_place_is_an_error_in_words(tmp_path: Path) -> None:
     assert "TMPDIR" in refused.value.remedy
 
 
+def test_a_socket_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:
+    """The error names the path and the reason."""
+    with occupied(tmp_path) as hold:
+        (tmp_path / SOCKET_FILE).touch()
+        with pytest.raises(PeertaskError, match=r"control\.sock cannot be made: Address already in use"):
+            hold.bind_socket()
+
+
 def test_a_folder_that_cannot_be_used_is_an_error_in_words(tmp_path: Path) -> None:
     """The error names the folder and the reason."""
     (tmp_path / "file").touch()
@@ -190,6 +199,31 @@ async def test_too_many_connections_are_turned_away(tmp_path: Path) -> None:
         await wait_all_tasks_blocked(0.05)
         async with connected(served) as client:
             assert (await client.get("/v1/node")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff" * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000,
+        b"GET /v1/events HTTP/1.1\r\n\r\n",
+        b"GET /v1/node HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    ],
+    ids=["bytes", "http2", "endless header", "no host", "websocket", "half a body"],
+)
+async def test_garbage_ends_its_own_connection_and_nothing_else(tmp_path: Path, garbage: bytes) -> None:
+    """A client with a defect, or a browser that guesses, does not disturb the node."""
+    async with serving(tmp_path) as served, connected(served) as client:
+        async with await trio.open_unix_socket(served.address.socket) as stream:
+            with suppress(trio.BrokenResourceError):  # it may be closed before it has read everything
+                await stream.send_all(garbage)
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+        assert (await client.get("/v1/node")).status_code == 200
 
 
 async def test_cancelling_ends_everything_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from node.gateways.http.event_stream import Stopping
 from node.gateways.http.events import MAX_EVENT_BYTES, EventDecoder, ServerEvent, encode_event
 from node.gateways.http.exchange import open_exchange
 from node.gateways.http.response_models import LaggedView
@@ -186,6 +187,18 @@ async def test_a_client_that_leaves_is_forgotten(tmp_path: Path) -> None:
 
 def _watchers(manager: TaskManager) -> int:
     return len(manager._feed._listeners)  # noqa: SLF001 - the feed has no other way to be asked
+
+
+def test_what_begins_while_the_node_stops_ends_at_once() -> None:
+    """A request that slips in during the end does not wait either."""
+    stopping = Stopping()
+    stopping.begin()
+
+    async def wait() -> None:
+        with stopping.ends():
+            await trio.sleep_forever()
+
+    trio.run(wait)
 
 
 async def test_a_head_request_gets_no_stream(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What brings tasks in: each gateway translates an outside protocol to the task service, and back."""

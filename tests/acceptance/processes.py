@@ -1,0 +1,207 @@
+"""Real processes of ``peertask`` for tests: started, waited for, and ended by their id; what they say is kept in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PEERTASK = Path(sys.executable).with_name("peertask")
+# A Python with libp2p starts within two seconds; other tests and coverage may make it ten times as slow.
+START_S = 40.0
+CALL_S = 60.0
+STOP_S = 15.0
+POLL_S = 0.02
+# Three processes must not hear of a lost peer in longer than a test may take.
+QUICK_PULSE = {"PEERTASK_HEARTBEAT_MS": "200", "PEERTASK_SILENCE_MS": "800", "PEERTASK_LEASE_MS": "2000"}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of standard output."""
+        return self.out.splitlines()
+
+    def json(self) -> list[Any]:
+        """The lines of standard output, each an object."""
+        return [json.loads(line) for line in self.lines]
+
+    def error(self) -> dict[str, Any]:
+        """The error object on standard error."""
+        (line,) = [line for line in self.err.splitlines() if line.startswith('{"error"')]
+        error: dict[str, Any] = json.loads(line)["error"]
+        return error
+
+
+@dataclass(slots=True)
+class Process:
+    """A command that runs beside the test."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def lines(self) -> list[str]:
+        """The whole lines that it has printed so far."""
+        text = self.out.read_text()
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.popen.send_signal(number)
+
+    def wait(self, limit_s: float = STOP_S) -> Done:
+        """Wait for its end."""
+        code = self.popen.wait(limit_s)
+        return Done(code, self.out.read_text(), self.err.read_text())
+
+    def wait_for_lines(self, count: int, limit_s: float = CALL_S) -> list[str]:
+        """Wait until it has printed so many lines, and return all of them."""
+        wait_until(lambda: len(self.lines()) >= count or self.popen.poll() is not None, f"{count} lines", limit_s)
+        return self.lines()
+
+    def end(self) -> None:
+        """End it, by force when it does not end by itself."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(STOP_S)
+            self.popen.kill()
+            self.popen.wait()
+
+
+@dataclass(slots=True)
+class NodeProcess:
+    """A node that is ready."""
+
+    process: Process
+    folder: Path
+    ready: dict[str, Any]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def peer_id(self) -> str:
+        """Who it is."""
+        return str(self.ready["peer_id"])
+
+    @property
+    def address(self) -> str:
+        """Where it is reached."""
+        return str(self.ready["addresses"][0])
+
+    @property
+    def listen(self) -> str:
+        """Where it listens, for one that is to take its place."""
+        return self.address.partition("/p2p/")[0]
+
+
+class Stage:
+    """The processes of a test, or of a module of tests; ends them all in `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._processes: list[Process] = []
+        self._environment = _clean_environment(folder)
+
+    def run(self, *arguments: str, stdin: str | bytes = b"", limit_s: float = CALL_S, **settings: str) -> Done:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [str(PEERTASK), *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=limit_s,
+            env=self._environment | settings,
+            cwd=self.folder,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **settings: str) -> Process:
+        """Start a command that runs beside the test."""
+        name = f"{len(self._processes)}-{arguments[0]}"
+        out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            popen = subprocess.Popen(
+                [str(PEERTASK), *arguments],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=self._environment | settings,
+                cwd=self.folder,
+            )
+        process = Process(name, popen, out, err)
+        self._processes.append(process)
+        return process
+
+    def start_node(self, name: str, *options: str, **settings: str) -> NodeProcess:
+        """Start a node with a data folder of that name, and wait until it is ready."""
+        return self.ready(self.launch_node(name, *options, **settings))
+
+    def launch_node(self, name: str, *options: str, **settings: str) -> NodeProcess:
+        """Start a node with a data folder of that name; `ready` waits for it."""
+        folder = self.folder / name
+        process = self.start("node", "--json", "--data", str(folder), *options, **settings)
+        return NodeProcess(process, folder, {}, settings)
+
+    def ready(self, node: NodeProcess) -> NodeProcess:
+        """Wait until a node is ready."""
+        lines = node.process.wait_for_lines(1, START_S)
+        assert lines, f"{node.process.name} ended: {node.process.err.read_text()}"
+        node.ready = json.loads(lines[0])
+        assert node.ready["event"] == "ready"
+        return node
+
+    def start_again(self, node: NodeProcess) -> NodeProcess:
+        """Start a node that has ended once more: the same folder, port and settings."""
+        return self.start_node(node.folder.name, "--listen", node.listen, **node.settings)
+
+    def close(self) -> None:
+        """End what still runs, and print what all have said on standard error, which pytest shows when a test fails."""
+        for process in reversed(self._processes):
+            process.end()
+        for process in self._processes:
+            sys.stdout.write(f"--- {process.name} ended with {process.popen.returncode}\n{process.err.read_text()}")
+
+
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = CALL_S) -> None:
+    """Look again and again until a condition holds; for what other processes do."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {limit_s} s"
+        time.sleep(POLL_S)
+
+
+def open_stage(folder: Path) -> Iterator[Stage]:
+    """The body of a fixture: a stage that is closed after the last test that uses it."""
+    stage = Stage(folder)
+    yield stage
+    stage.close()
+
+
+def _clean_environment(folder: Path) -> dict[str, str]:
+    """The environment without the settings and folders of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PEERTASK_")}
+    homes = {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_DATA_HOME": str(folder / "share"), "NO_COLOR": "1"}
+    return kept | homes

@@ -7,18 +7,19 @@ use, because libp2p takes a second to import and `peertask --help` does not need
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from node.app import Node, open_node
+    from node.app import Node
     from node.config import NodeConfig
-    from node.interfaces import Execution, Executor, Output
+    from node.interfaces import Execution, Executor, Output, Store
     from protocol import PeertaskError, RetryPolicy, Task, TaskFailed, TaskResult, TaskStatus
 
 _HOMES = {
     "Node": "node.app",
-    "open_node": "node.app",
     "NodeConfig": "node.config",
     "Execution": "node.interfaces",
     "Executor": "node.interfaces",
@@ -45,6 +46,22 @@ __all__ = [
     "TaskStatus",
     "open_node",
 ]
+
+
+@asynccontextmanager
+async def open_node(
+    config: NodeConfig | None = None,
+    executors: Iterable[Executor] = (),
+    store: Store | None = None,
+    *,
+    control: bool = True,
+) -> AsyncIterator[Node]:
+    """Run a node for the length of the context; see `node.app.open_node`, which takes the same arguments."""
+    # Not at the top: a worker process imports the program's main module, and must not load libp2p for the name alone.
+    from node.app import open_node as run  # noqa: PLC0415
+
+    async with run(config, executors, store, control=control) as node:
+        yield node
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ A contract here has a checker in `node.testing`, and every implementation runs t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,11 +57,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def load(self) -> AsyncIterator[TaskRecord]:
+    def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record that is kept, the oldest `created_at` first."""
 
     @abstractmethod
-    def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+    def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         """Yield the facts of a task that are kept, in order, whose number is greater than `after_seq`."""
 
     @abstractmethod

@@ -101,7 +101,7 @@ class TaskManager(TaskService):
             PeertaskError: code STORE_FAILED, when the store cannot be opened.
         """
         async with self._store.running(self._committed):
-            async with aclosing(self._store.load()) as records:  # type: ignore[type-var]
+            async with aclosing(self._store.load()) as records:
                 async for record in records:
                     self._restore(record)
             yield
@@ -197,7 +197,7 @@ class TaskManager(TaskService):
 
     async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:
         """Return the kept changes up to `record`; the last one is always among them, what is missing is named."""
-        async with aclosing(self._store.facts(record.id)) as kept:  # type: ignore[type-var]
+        async with aclosing(self._store.facts(record.id)) as kept:
             facts = [fact async for fact in kept]
         changes = [change for change in _retell(facts) if after_seq < change.record.seq <= record.seq]
         if not changes and record.seq > after_seq and (closing := _closing_fact(record)) is not None:
@@ -345,7 +345,8 @@ class TaskManager(TaskService):
         usage.payload_bytes -= task_size(record.task)
         if not usage.tasks:
             del self._usage[record.requester]
-        self._room.unpark()
+        if self._room:  # to unpark nobody costs as much as the rest of this
+            self._room.unpark()
         self._keep_finished(record)
 
     def _keep_finished(self, record: TaskRecord) -> None:

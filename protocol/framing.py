@@ -20,7 +20,7 @@ _BITS_PER_BYTE = 7
 # Five groups of seven bits hold any length below 32 GiB; more bytes than that are garbage.
 _MAX_VARINT_BYTES = 5
 # What a frame adds to the task or result in it: its type, the task id, and the keys.
-_ENVELOPE_BYTES = 1024
+ENVELOPE_BYTES = 1024
 # What a Chunk adds to the bytes in it: the map, its keys, its type, and the length of the bytes; 27 today.
 _CHUNK_ENVELOPE_BYTES = 32
 # A body of this size goes whole, whatever the receiver's limits are.
@@ -52,7 +52,7 @@ def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes]:
     body = encode_body(frame)
     if len(body) <= _ALWAYS_WHOLE_BYTES:
         return [encode_length(len(body)) + body]
-    if len(body) > limits.payload + _ENVELOPE_BYTES:
+    if len(body) > limits.payload + ENVELOPE_BYTES:
         raise TooLarge(
             f"a {type(frame).__name__} of {len(body):,} bytes is larger than the receiver's limit of "
             f"{limits.payload:,} bytes for one task or result",
@@ -119,7 +119,7 @@ class FrameDecoder:
         return not self._buffer and not self._payload
 
     def _assemble(self, chunk: Chunk) -> Frame | None:
-        if len(self._payload) + len(chunk.data) > self._limits.payload + _ENVELOPE_BYTES:
+        if len(self._payload) + len(chunk.data) > self._limits.payload + ENVELOPE_BYTES:
             raise RemoteProtocolError(f"chunks add up to more than the limit of {self._limits.payload:,} bytes")
         self._payload += chunk.data
         if not chunk.last:

@@ -1,14 +1,18 @@
 """Multiaddresses that a node can dial or listen on: /ip4, /ip6 or /dns, then /tcp, optionally /ws, optionally /p2p."""
 
+import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import psutil
 from multiaddr import Multiaddr
 
 from node.net.errors import InvalidAddress
 
 _HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 _SHAPES = {("tcp",): False, ("tcp", "ws"): True}
+
+_WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
 
 _EXAMPLES = (
     "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/<peer id> or /dns4/node.example/tcp/4002/ws/p2p/<peer id>"
@@ -105,6 +109,16 @@ def listening_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
             )
     _refuse_shared_ports(endpoints)
     return endpoints
+
+
+def reachable_endpoints(endpoint: Endpoint) -> tuple[Endpoint, ...]:
+    """Return where others reach what listens on an address: a wildcard stands for every interface of this machine."""
+    family = _WILDCARDS.get(endpoint.host)
+    if family is None:
+        return (endpoint,)
+    hosts = (item.address for items in psutil.net_if_addrs().values() for item in items if item.family == family)
+    # Link-local IPv6 addresses need the name of the dialler's own interface, which nobody here knows.
+    return tuple(replace(endpoint, host=host) for host in hosts if "%" not in host)
 
 
 def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:

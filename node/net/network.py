@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import structlog
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
@@ -19,7 +19,7 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from node.background import open_background
 from node.interfaces import Channel, ChannelHandler, Network, PeerInfo
 from node.net.address_book import AddressBook
-from node.net.addresses import parse_peer_id
+from node.net.addresses import parse_endpoint, parse_peer_id, reachable_endpoints
 from node.net.errors import PeerUnreachable, SelfDial
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
 from node.net.muxer import HardenedYamux
@@ -49,6 +49,8 @@ LONGEST_REDIAL_S = 30.0
 _DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
 # A session that ends sooner counts as a failed dial: two nodes that end each other's sessions must not do nothing else.
 SETTLED_S = 5.0
+# A connection without a stream is closed after one to two of these: a simple client may pause so long between requests.
+SILENT_CONNECTION_S = 60.0
 # How long sessions may take to say Bye when the node stops.
 FAREWELL_S = 2.5
 
@@ -85,6 +87,7 @@ class PeerNetwork(Network, SessionOwner):
         self._handlers: tuple[ChannelHandler, ...] = ()
         self._routes: dict[type[Frame], ChannelHandler] = {}
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
+        self._addresses: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} streams={len(self._all)}>"
@@ -101,6 +104,8 @@ class PeerNetwork(Network, SessionOwner):
         self._advert = advert
         async with open_host(self._host_config) as host, open_background() as nursery:
             self._host, self._nursery = host, nursery
+            self._addresses = self._find_addresses(host)
+            nursery.start_soon(self._close_silent_connections, host)
             host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
             for peer_id, entry in self._book:
                 if entry.kept:
@@ -109,6 +114,7 @@ class PeerNetwork(Network, SessionOwner):
                 yield
             finally:
                 self._nursery = self._host = None
+                self._addresses = ()
                 with trio.CancelScope(shield=True):
                     await self._say_goodbye()
 
@@ -122,14 +128,27 @@ class PeerNetwork(Network, SessionOwner):
             for session in ending:
                 await session.over.wait()
 
+    async def _close_silent_connections(self, host: HardenedHost) -> None:
+        """Close connections on which nothing is open, so that nobody holds a place by doing nothing."""
+        silent: set[INetConn] = set()
+        while True:
+            await trio.sleep(SILENT_CONNECTION_S)
+            connections = host.get_network().connections.values()
+            empty = {connection for several in connections for connection in several if not connection.get_streams()}
+            for connection in empty & silent:
+                await connection.close()
+            silent = empty - silent
+
     # --- what the node asks ------------------------------------------------------------------------------------------
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where this node can be dialled, with ``/p2p/ID``."""
-        if self._host is None:
-            return ()
-        return tuple(dict.fromkeys(map(str, self._host.get_addrs())))
+        """Where this node can be dialled, with ``/p2p/ID``; one for each interface where it listens on all of them."""
+        return self._addresses
+
+    def _find_addresses(self, host: HardenedHost) -> tuple[str, ...]:
+        listening = (parse_endpoint(str(address)) for address in host.get_addrs())
+        return tuple(dict.fromkeys(str(found) for endpoint in listening for found in reachable_endpoints(endpoint)))
 
     async def connect(self, address: str) -> PeerId:
         """Open a session with a peer and keep it up; see `Network.connect`."""

@@ -6,7 +6,7 @@ how it ended, and a node keeps a hundred thousand of those.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from node.interfaces import Change, Committed, Store
@@ -55,33 +55,28 @@ class MemoryStore(Store):
         """
         if self._committed is None:
             raise PeertaskError("the memory store is not open", code=ErrorCode.STORE_FAILED)
-        record = change.record
-        task_id = record.task.id
+        record, fact = change
+        task_id = record.id
         known = self._records.get(task_id)
         if record.seq != (1 if known is None else known.seq + 1):
             raise _conflict(record, known)
         self._records[task_id] = record
         if record.terminal:
             self._facts.pop(task_id, None)
+        elif (facts := self._facts.get(task_id)) is None:
+            self._facts[task_id] = [fact]
         else:
-            self._keep(task_id, change.fact)
+            facts.append(fact)
+            if len(facts) > MAX_FACTS_PER_TASK:
+                del facts[0]
         self._committed((change,))
 
-    def _keep(self, task_id: TaskId, fact: Fact) -> None:
-        facts = self._facts.get(task_id)
-        if facts is None:
-            self._facts[task_id] = [fact]
-            return
-        facts.append(fact)
-        if len(facts) > MAX_FACTS_PER_TASK:
-            del facts[0]
-
-    async def load(self) -> AsyncIterator[TaskRecord]:
+    async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record, the oldest first; those of one millisecond in the order of their first append."""
         for record in sorted(self._records.values(), key=lambda record: record.created_at):
             yield record
 
-    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         """Yield the last 64 facts of a task whose number is greater than `after_seq`; none once the task has ended."""
         facts = self._facts.get(task_id)
         if facts is None:

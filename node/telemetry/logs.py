@@ -23,6 +23,9 @@ from protocol import PeerId, TaskId
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
 
+# Short messages line up; structlog's own 30 tears them and their fields apart on a narrow terminal.
+_PADDING: Final = 20
+
 _LIBP2P: Final = "libp2p"
 # Set by people who debug libp2p itself; it then installs handlers of its own, and every record would come twice.
 _LIBP2P_DEBUG: Final = "LIBP2P_DEBUG"
@@ -66,7 +69,7 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "console", stre
     _adopt_libp2p()
     for chatty in ("httpx", "httpcore"):  # a line for each request of the control client
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    _hand_to_stdlib(threshold, cache=True)
+    _hand_to_stdlib(threshold, [*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter], cache=True)
 
 
 def default_to_stdlib_logging() -> None:
@@ -75,7 +78,8 @@ def default_to_stdlib_logging() -> None:
     Records then go where the program's own `logging` sends them. Does nothing when structlog is configured.
     """
     if not structlog.is_configured():
-        _hand_to_stdlib(logging.NOTSET, cache=False, final=structlog.stdlib.render_to_log_kwargs)
+        # The fields are put into the text: as attributes of a record, some names would clash with its own.
+        _hand_to_stdlib(logging.NOTSET, [*_CONTEXT, _console(colours=False)], cache=False)
 
 
 def bind_task(
@@ -114,44 +118,36 @@ def _add_task(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return event
 
 
-def _hand_to_stdlib(threshold: int, *, cache: bool, final: Processor | None = None) -> None:
+def _hand_to_stdlib(threshold: int, processors: list[Processor], *, cache: bool) -> None:
     structlog.configure(
-        processors=[*_shared(), final or structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         cache_logger_on_first_use=cache,
     )
 
 
-def _shared() -> list[Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        _add_task,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_trace,
-    ]
-
-
 def _formatter(fmt: LogFormat, *, colours: bool) -> logging.Formatter:
     # Neither shows the local variables of a traceback: there are keys and tokens among them.
     quiet = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    rendering: list[Processor] = (
-        [
-            structlog.processors.ExceptionRenderer(quiet),
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ]
-        if fmt == "json"
-        else [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
-    )
+    as_json: list[Processor] = [
+        structlog.processors.ExceptionRenderer(quiet),
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_shared(),
+        foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *rendering,
+            *(as_json if fmt == "json" else [_console(colours=colours)]),
         ],
+    )
+
+
+def _console(*, colours: bool) -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=colours, pad_event_to=_PADDING, exception_formatter=structlog.dev.plain_traceback
     )
 
 
@@ -161,6 +157,14 @@ def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         event["trace_id"] = trace.format_trace_id(context.trace_id)
         event["span_id"] = trace.format_span_id(context.span_id)
     return event
+
+
+_CONTEXT: Final[list[Processor]] = [structlog.contextvars.merge_contextvars, _add_task, _add_trace]
+_SHARED: Final[list[Processor]] = [
+    *_CONTEXT,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
 
 
 def _lower_harmless(record: logging.LogRecord) -> bool:

@@ -31,4 +31,6 @@ def worker(shared_stage: Stage) -> NodeProcess:
 @pytest.fixture(scope="module")
 def local(shared_stage: Stage, worker: NodeProcess) -> NodeProcess:
     """A node through which commands ask, connected to the worker."""
-    return shared_stage.start_node("local", "--peer", worker.address)
+    node = shared_stage.start_node("local", "--peer", worker.address)
+    node.wait_for_peer(worker)
+    return node

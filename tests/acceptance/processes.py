@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import trio
+
+from node.gateways.http.client import ControlClient
+from node.gateways.http.response_models import TaskSummary
 
 PEERTASK = Path(sys.executable).with_name("peertask")
 # A Python with libp2p starts within two seconds; other tests and coverage may make it ten times as slow.
@@ -22,6 +27,9 @@ STOP_S = 15.0
 POLL_S = 0.02
 # Three processes must not hear of a lost peer in longer than a test may take.
 QUICK_PULSE = {"PEERTASK_HEARTBEAT_MS": "200", "PEERTASK_SILENCE_MS": "800", "PEERTASK_LEASE_MS": "2000"}
+
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,29 @@ class NodeProcess:
         """Where it listens, for one that is to take its place."""
         return self.address.partition("/p2p/")[0]
 
+    def ask(self, question: Callable[[ControlClient], Awaitable[_Answer]]) -> _Answer:
+        """Ask it over its control socket, without the second that a command takes."""
+
+        async def answer() -> _Answer:
+            return await question(ControlClient(self.folder))
+
+        return trio.run(answer)
+
+    def tasks(self, status: str | None = None) -> tuple[TaskSummary, ...]:
+        """The tasks that it knows, or those that stand somewhere."""
+        query: dict[str, str | int] = {"limit": 1000} | ({"status": status} if status else {})
+        return self.ask(lambda client: client.list_tasks(**query))
+
+    def wait_for_peer(self, other: NodeProcess, *, connected: bool = True, limit_s: float = CALL_S) -> None:
+        """Wait until it is connected to another node, or is not any more."""
+
+        def stands() -> bool:
+            return connected == any(
+                peer.connected for peer in self.ask(ControlClient.peers) if peer.peer_id == other.peer_id
+            )
+
+        wait_until(stands, f"{'session' if connected else 'end of the session'} with {other.folder.name}", limit_s)
+
 
 class Stage:
     """The processes of a test, or of a module of tests; ends them all in `close`."""
@@ -159,6 +190,10 @@ class Stage:
         """Start a node with a data folder of that name, and wait until it is ready."""
         return self.ready(self.launch_node(name, *options, **settings))
 
+    def start_nodes(self, *names: str, **settings: str) -> list[NodeProcess]:
+        """Start nodes side by side, and wait until they are ready."""
+        return [self.ready(node) for node in [self.launch_node(name, **settings) for name in names]]
+
     def launch_node(self, name: str, *options: str, **settings: str) -> NodeProcess:
         """Start a node with a data folder of that name; `ready` waits for it."""
         folder = self.folder / name
@@ -176,6 +211,11 @@ class Stage:
     def start_again(self, node: NodeProcess) -> NodeProcess:
         """Start a node that has ended once more: the same folder, port and settings."""
         return self.start_node(node.folder.name, "--listen", node.listen, **node.settings)
+
+    def write_lines(self, name: str, count: int) -> str:
+        """Write a file of so many different lines, and return its name."""
+        (self.folder / name).write_text("".join(f"{name} {number}\n" for number in range(1, count + 1)))
+        return name
 
     def close(self) -> None:
         """End what still runs, and print what all have said on standard error, which pytest shows when a test fails."""

@@ -162,9 +162,9 @@ def test_an_embedded_node_does_not_write_to_standard_output() -> None:
         from node.telemetry import default_to_stdlib_logging
         default_to_stdlib_logging()
         structlog.get_logger("node").info("quiet")
-        structlog.get_logger("node").warning("careful")
+        structlog.get_logger("node").warning("careful, or not quite so", name="x")
         """)
-    assert (stdout, stderr) == ("", "careful\n")
+    assert (stdout, stderr) == ("", "careful, or not quite so name=x\n")
 
 
 def test_a_program_that_has_configured_structlog_keeps_its_way() -> None:

@@ -1,6 +1,7 @@
 """Frames, tasks and facts that stand for all others of their kind: the plainest, and one with every field set."""
 
 from protocol import (
+    FRAME_TYPES,
     Accept,
     Artifact,
     Attach,
@@ -114,6 +115,12 @@ FULL_FRAMES: dict[str, Frame] = {
 """One frame of each type with every field set to something else than its default."""
 
 FAILED_RESULT = Result(task_id=TASK_ID, seq=9, failure=FAILURE)
+
+VECTOR_FRAMES: dict[str, dict[str, Frame]] = {
+    kind: {"with defaults": PLAIN_FRAMES[kind], "with every field": FULL_FRAMES[kind]} for kind in FRAME_TYPES
+}
+VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
+"""What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)
 TRANSITIONS_BY_NAME: dict[str, Transition] = {

@@ -41,7 +41,6 @@ SILENCE_S: Final = 3 * KEEP_ALIVE_S
 # Quick at first, for a node that is back at once; doubled up to the maximum.
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_NO_CONTENT = 204
 _ERRORS_FROM = 400
 
 WatchItem = EventView | LaggedView | TaskView
@@ -149,7 +148,7 @@ class ControlClient:
         A lost connection is made again, and the watch goes on where it was, for up to `RECONNECT_S` seconds.
         """
         events = self._events(f"/v1/tasks/{task_id}/events", {"after": after})
-        async with aclosing(events), aclosing(_read(events)) as items:
+        async with aclosing(events), aclosing(self._items(events)) as items:
             yield items
 
     @asynccontextmanager
@@ -163,7 +162,7 @@ class ControlClient:
         """
         async with aclosing(self._events("/v1/events", query)) as events:
             await anext(events)  # the node says so when it listens
-            async with aclosing(_read(events)) as items:
+            async with aclosing(self._items(events)) as items:
                 yield items
 
     async def peers(self) -> tuple[PeerView, ...]:
@@ -233,11 +232,25 @@ class ControlClient:
         try:
             return model.model_validate_json(content)
         except ValidationError as error:
-            raise PeertaskError(
-                f"the node of {self._folder} answered {status} with what this program cannot read",
-                code=ErrorCode.PROTOCOL,
-                remedy="Use the same version of peertask for the node and the client",
-            ) from error
+            raise self._unreadable(f"status {status}") from error
+
+    def _unreadable(self, what: str) -> PeertaskError:
+        return PeertaskError(
+            f"the node of {self._folder} answered what this program cannot read: {what}",
+            code=ErrorCode.PROTOCOL,
+            remedy="Use the same version of peertask for the node and the client",
+        )
+
+    async def _items(self, events: AsyncIterator[ServerEvent]) -> AsyncGenerator[WatchItem]:
+        """Yield what events say; names that this program does not know are news of a newer node, and left out."""
+        async for event in events:
+            model = _MODELS.get(event.name)
+            if model is not None:
+                try:
+                    item = model.model_validate_json(event.data)
+                except ValidationError as error:
+                    raise self._unreadable(f"an event {event.name}") from error
+                yield item
 
     async def _events(self, path: str, query: Query) -> AsyncGenerator[ServerEvent]:
         """Yield the events of a stream up to its `end`, over as many connections as it takes."""
@@ -245,7 +258,7 @@ class ControlClient:
         pauses = _Pauses(self._patience.reconnect_s)
         while True:
             try:
-                async with aclosing(self._one_stream(_target(path, query), last_id)) as events:
+                async with aclosing(self._one_stream(path, query, last_id)) as events:
                     async for event in events:
                         pauses.begin_anew()
                         last_id = event.id or last_id
@@ -256,14 +269,14 @@ class ControlClient:
                 if error.code is not ErrorCode.NODE_UNAVAILABLE or not await pauses.one_more():
                     raise
 
-    async def _one_stream(self, target: str, last_id: str) -> AsyncGenerator[ServerEvent]:
-        """Yield the events of one connection; always ends with an error, unless everything has been seen."""
+    async def _one_stream(self, path: str, query: Query, last_id: str) -> AsyncGenerator[ServerEvent]:
+        """Yield the events of one connection; ends with an error, because streams that are done are left before."""
         headers = {"Last-Event-ID": last_id} if last_id else {}
+        if last_id.isdecimal():  # of one task, whose end is still wanted when all its facts were seen
+            query, headers = {**query, "after": last_id}, {}
         socket = find_control(self._folder).socket
         try:
-            async with open_exchange(socket, "GET", target, headers=headers) as answer:
-                if answer.status == _NO_CONTENT:
-                    yield ServerEvent(END, "")
+            async with open_exchange(socket, "GET", _target(path, query), headers=headers) as answer:
                 if answer.status >= _ERRORS_FROM:
                     raise self._parse(ErrorView, answer.status, await answer.read()).error.to_error()
                 decoder = EventDecoder()
@@ -272,6 +285,8 @@ class ControlClient:
                         yield event
         except NoAnswerError as error:
             raise node_unavailable(self._folder, str(error)) from error
+        except ValueError as error:
+            raise self._unreadable(f"no events: {error}") from error
         raise node_unavailable(self._folder, "it has stopped")
 
 
@@ -315,14 +330,6 @@ class _Pauses:
         await trio.sleep(self._next_s)
         self._next_s = min(2 * self._next_s, _LONGEST_PAUSE_S)
         return True
-
-
-async def _read(events: AsyncIterator[ServerEvent]) -> AsyncGenerator[WatchItem]:
-    """Yield what events say; names that this program does not know are news of a newer node, and left out."""
-    async for event in events:
-        model = _MODELS.get(event.name)
-        if model is not None and event.data:
-            yield model.model_validate_json(event.data)
 
 
 _MODELS: Final[dict[str, type[WatchItem]]] = {"fact": EventView, "lagged": LaggedView, END: TaskView}

@@ -208,8 +208,10 @@ async def test_too_many_connections_are_turned_away(tmp_path: Path) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000,
         b"GET /v1/events HTTP/1.1\r\n\r\n",
-        b"GET /v1/node HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        (
+            b"GET /v1/node HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ),
         b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
     ],
     ids=["bytes", "http2", "endless header", "no host", "websocket", "half a body"],

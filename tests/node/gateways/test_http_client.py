@@ -160,13 +160,24 @@ async def test_a_watch_goes_on_when_the_node_comes_back(tmp_path: Path) -> None:
     assert [item.missed for item in seen if isinstance(item, LaggedView)] == [2]
 
 
-async def test_a_watch_of_a_task_that_ended_in_the_meantime_ends(tmp_path: Path) -> None:
-    """A client that has seen the last fact, but not the end, is told that there is no more."""
+async def test_a_watch_of_a_task_that_ended_in_the_meantime_still_yields_the_task(tmp_path: Path) -> None:
+    """A client that has seen the last fact, but not the end, gets the end."""
     async with serving(tmp_path) as served:
         task_id = served.manager.create_task("hello").id
         await ControlClient(tmp_path).cancel(task_id)
         async with ControlClient(tmp_path).watch(task_id, after=2) as items:
             assert [type(item) async for item in items] == [TaskView]
+
+
+async def test_a_watch_of_all_is_told_of_a_gap_when_the_node_comes_back(tmp_path: Path) -> None:
+    """Nobody knows what happened between the two nodes, so the watch says just that."""
+    async with serving(tmp_path) as first, ControlClient(tmp_path).watch_all() as items:
+        first.manager.create_task("hello")
+        await anext(items)
+        first.stop.set()
+        await _until(lambda: not (tmp_path / SOCKET_FILE).exists())
+        async with serving(tmp_path):
+            assert await anext(items) == LaggedView(missed=None)
 
 
 async def test_a_watch_gives_up_on_a_node_that_stays_away(tmp_path: Path) -> None:
@@ -245,6 +256,33 @@ async def test_another_program_at_the_socket_is_an_error_in_words(tmp_path: Path
         with pytest.raises(PeertaskError, match="cannot read") as raised:
             await ControlClient(tmp_path).info()
         assert raised.value.code is ErrorCode.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<html>\n\n", "no events"),
+        (b"event: fact\ndata: \xff\n\n", "no events"),
+        (b"event: fact\ndata: {}\n\n", "an event fact"),
+    ],
+)
+async def test_events_that_are_none_are_an_error_in_words(tmp_path: Path, content: bytes, words: str) -> None:
+    """Whatever streams at the socket, the watch ends with a reason."""
+    async with _answering(tmp_path, b"HTTP/1.1 200 OK\r\n\r\n" + content) as path:
+        (tmp_path / "control").write_text(f'{{"socket": "{path}", "url": null, "pid": 1}}')
+        async with ControlClient(tmp_path).watch(new_task_id()) as items:
+            with pytest.raises(PeertaskError, match=f"cannot read: {words}") as raised:
+                await anext(items)
+        assert raised.value.code is ErrorCode.PROTOCOL
+
+
+async def test_news_of_a_newer_node_is_left_out(tmp_path: Path) -> None:
+    """An event that this program does not know is no reason to stop."""
+    answer = b'HTTP/1.1 200 OK\r\n\r\nevent: news\ndata: {}\n\nevent: lagged\ndata: {"missed": 3}\n\n'
+    async with _answering(tmp_path, answer) as path:
+        (tmp_path / "control").write_text(f'{{"socket": "{path}", "url": null, "pid": 1}}')
+        async with ControlClient(tmp_path).watch(new_task_id()) as items:
+            assert await anext(items) == LaggedView(missed=3)
 
 
 async def test_a_frozen_node_is_given_up(tmp_path: Path) -> None:

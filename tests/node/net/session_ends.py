@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 
+from node.background import open_background
 from node.net.session import Initiator, Pulse, Session
 from protocol import Frame, FrameDecoder, Hello, Limits, PeerAdvert, PeerId, encode_frame
 
@@ -292,10 +293,12 @@ async def raw_peer(
     """A session that runs against a peer that the test plays; it is told to leave at the end."""
     ends = Ends()
     session = ends.session(owner, initiator, pulse, limits)
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(session.run)
-        yield session, RawPeer(ends.theirs), ends
-        nursery.cancel_scope.cancel()
+        try:
+            yield session, RawPeer(ends.theirs), ends
+        finally:
+            ends.ours.inbound.end()
 
 
 @asynccontextmanager
@@ -303,10 +306,9 @@ async def two_sessions(ours: RecordingOwner, theirs: RecordingOwner) -> AsyncIte
     """Two sessions that run against each other and have said Hello; the other end has opened the stream."""
     ends = Ends()
     session, other = ends.session(ours), ends.their_session(theirs)
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(session.run)
         nursery.start_soon(other.run)
         await ours.wait_for_greeting()
         await theirs.wait_for_greeting()
         yield session, other, ends
-        nursery.cancel_scope.cancel()

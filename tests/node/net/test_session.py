@@ -685,17 +685,17 @@ async def test_a_peer_that_ends_the_stream_without_a_bye_is_lost() -> None:
             assert owner.endings == ["the peer ended the session without a Bye"]
 
 
-async def test_a_write_that_fails_ends_the_session() -> None:
+async def test_a_write_that_fails_ends_the_session(autojump_clock: MockClock) -> None:
     """Also when nothing is heard of the end."""
+    del autojump_clock
     owner = RecordingOwner()
-    with trio.fail_after(10):
-        async with raw_peer(owner) as (session, peer, ends):
-            await peer.say(Hello())
-            await owner.wait_for_greeting()
-            ends.ours.outbound.snap()
-            await session.over.wait()
-            assert session.reason == "writing to the peer failed: StreamReset"
-            assert session.end_code is ErrorCode.PEER_LOST
+    async with raw_peer(owner) as (session, peer, ends):
+        await peer.say(Hello())
+        await owner.wait_for_greeting()
+        ends.ours.outbound.snap()
+        await session.over.wait()
+        assert session.reason == "writing to the peer failed: StreamReset"
+        assert session.end_code is ErrorCode.PEER_LOST
 
 
 async def test_what_waits_for_a_peer_that_has_said_goodbye_is_dropped() -> None:

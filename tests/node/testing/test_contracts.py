@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -80,26 +80,26 @@ class _SaysTheWrongCode(MemoryStore):
 
 
 class _LoadsAsItCame(MemoryStore):
-    async def load(self) -> AsyncIterator[TaskRecord]:
+    async def load(self) -> AsyncGenerator[TaskRecord]:
         for record in self._records.values():
             yield record
 
 
 class _LoadsTheFirstRecordOnly(MemoryStore):
-    async def load(self) -> AsyncIterator[TaskRecord]:
+    async def load(self) -> AsyncGenerator[TaskRecord]:
         for record in [record async for record in super().load()][:1]:
             yield record
 
 
 class _LosesTheMiddle(MemoryStore):
-    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         kept = self._facts.get(task_id, [])
         for fact in [*kept[:1], *kept[2:]][after_seq:]:
             yield fact
 
 
 class _IgnoresAfterSeq(MemoryStore):
-    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncIterator[Fact]:
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         async for fact in super().facts(task_id, min(after_seq, 0)):
             yield fact
 

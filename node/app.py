@@ -249,7 +249,9 @@ class Node(NodeControl):
             PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE and the like, when `to` is an address; DRAINING when the
                 node is stopping; CONFLICT when the id belongs to another task.
         """
-        fields["metadata"] = inject_traceparent(fields.get("metadata") or {})
+        metadata = inject_traceparent(fields.pop("metadata", None) or {})
+        if metadata:
+            fields["metadata"] = metadata
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
         target = None if to is None else await self._resolve(to)
         deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from node.coordination.quotas import EVERY_KIND
 from protocol import (
     CHUNK_BYTES,
     MAX_FRAME_BYTES,
@@ -39,8 +40,6 @@ ENVIRONMENT_PREFIX: Final = "PEERTASK_"
 FILE_VARIABLE: Final = "PEERTASK_CONFIG"
 """Names the TOML file, as the argument of `NodeConfig.load` does; it is not a setting."""
 FILE_NAME: Final = "config.toml"
-EVERY_KIND: Final = "*"
-"""Stands for every kind of task in `NodeConfig.allow`."""
 
 # Loopback and a port that is free: a node that nobody configured must not be reachable from elsewhere.
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)

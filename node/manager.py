@@ -174,18 +174,20 @@ class TaskManager(TaskService):
             if task_id is None:
                 yield subscription
                 return
-            record = self.get_task(task_id)
+            record = self.find_task(task_id)
+            if record is None and task_id not in self._unsaved:
+                self.get_task(task_id)
             async with aclosing(self._watch_one(record, after_seq, subscription)) as changes:
                 yield changes
 
     async def _watch_one(
-        self, record: TaskRecord, after_seq: int, news: Subscription
+        self, record: TaskRecord | None, after_seq: int, news: Subscription
     ) -> AsyncGenerator[Change | Lagged]:
         last = after_seq
-        for earlier in await self._replay(record, after_seq):
+        for earlier in await self._replay(record, after_seq) if record is not None else ():
             yield earlier
             last = earlier.record.seq if isinstance(earlier, Change) else last
-        if record.terminal:
+        if record is not None and record.terminal:
             return
         async for change in news:
             if isinstance(change, Lagged):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgpack
@@ -65,29 +64,24 @@ def decode_body(body: bytes) -> Frame:
 
 
 class _Shape(NamedTuple):
-    """How a class looks on the wire.
-
-    Attributes:
-        constant: what every map of it has.
-        names: its fields.
-        values: returns what the fields of an object hold, in the same order.
-        defaults: what the fields hold that are left out.
-    """
+    """How a class looks on the wire: what every map of it has, and its fields by name."""
 
     constant: dict[str, object]
-    names: tuple[str, ...]
-    values: Callable[[object], tuple[object, ...]]
-    defaults: tuple[object, ...]
+    required: tuple[str, ...]
+    defaults: tuple[tuple[str, object], ...]
 
 
 def _to_map(value: object) -> dict[str, object]:
     """Return the fields that differ from their defaults; msgpack asks for whatever it does not know itself."""
     try:
-        constant, names, values, defaults = _SHAPES[type(value)]
+        constant, required, defaults = _SHAPES[type(value)]
     except KeyError:
         raise TypeError(f"msgpack cannot carry a {type(value).__name__}") from None
     fields = constant.copy()
-    for name, item, default in zip(names, values(value), defaults, strict=True):
+    for name in required:
+        fields[name] = getattr(value, name)
+    for name, default in defaults:
+        item = getattr(value, name)
         if item is not default and item != default:
             fields[name] = item
     return fields
@@ -95,14 +89,11 @@ def _to_map(value: object) -> dict[str, object]:
 
 def _shape(cls: type[Any], constant: dict[str, object]) -> _Shape:
     defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
-    # The required ones come first.
-    names = sorted(defaults, key=lambda name: defaults[name] is not dataclasses.MISSING)
-    return _Shape(constant, tuple(names), _reader(names), tuple(defaults[name] for name in names))
-
-
-def _reader(names: list[str]) -> Callable[[object], tuple[object, ...]]:
-    read = attrgetter(*names)
-    return read if len(names) > 1 else lambda value: (read(value),)
+    return _Shape(
+        constant,
+        tuple(name for name, default in defaults.items() if default is dataclasses.MISSING),
+        tuple((name, default) for name, default in defaults.items() if default is not dataclasses.MISSING),
+    )
 
 
 def _default(field: dataclasses.Field[Any]) -> object:

@@ -191,7 +191,11 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Asks the worker to stop a task; Result follows all the same, with whatever came first."""
+    """Asks the worker to stop a task; Result follows all the same, with whatever came first.
+
+    Attributes:
+        task_id: which task.
+    """
 
     task_id: TaskIdField
 

@@ -1,7 +1,8 @@
-"""Writes the frames, structures, tables and diagrams in docs/reference/protocol.md from protocol/; --check only compares."""
+"""Writes the tables and diagrams in docs/reference/protocol.md from protocol/; --check only compares."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import sys
@@ -48,7 +49,7 @@ def describe_protocol() -> str:
             _overview(),
             *(_frame(name, cls) for name, cls in FRAME_TYPES.items()),
             "## Structures",
-            *(_section(cls.__name__, cls) for cls in STRUCTURES),
+            *(_section(cls.__name__, cls, _summary(cls)) for cls in STRUCTURES),
             "## A session, state by state",
             _session_table(),
             _diagram(SESSION_TABLE, SessionState.FRESH),
@@ -87,10 +88,11 @@ def _frame(name: str, cls: type[Any]) -> str:
     examples = json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))["vectors"]
     shown = [
         f"{example['name'].capitalize()}:\n\n```json\n{json.dumps(example['map'], ensure_ascii=False)}\n```"
-        for example in examples
+        for index, example in enumerate(examples)
+        if index == 0 or example["map"] != examples[0]["map"]
     ]
     shown.insert(1, f"and on the stream, with its length:\n\n```text\n{_wrapped(examples[0]['hex'])}\n```")
-    return "\n\n".join([_section(name, cls), *shown])
+    return "\n\n".join([_section(name, cls, _description(cls)), *shown])
 
 
 def _wrapped(digits: str) -> str:
@@ -98,14 +100,14 @@ def _wrapped(digits: str) -> str:
     return "\n".join(" ".join(pairs[start : start + 32]) for start in range(0, len(pairs), 32))
 
 
-def _section(title: str, cls: type[Any]) -> str:
+def _section(title: str, cls: type[Any], text: str) -> str:
     schema = TypeAdapter(cls).json_schema()
     meanings = _attributes(cls)
     rows = [
         (f"`{name}`", *_type_and_limits(shape), _default(name, shape, schema), meanings[name])
-        for name, shape in ((name, schema["properties"][name]) for name in meanings)
+        for name, shape in ((field.name, schema["properties"][field.name]) for field in dataclasses.fields(cls))
     ]
-    return f"### {title}\n\n{_description(cls)}\n\n{_table(('field', 'type', 'limits', 'default', 'meaning'), rows)}"
+    return f"### {title}\n\n{text}\n\n{_table(('field', 'type', 'limits', 'default', 'meaning'), rows)}"
 
 
 def _summary(cls: type[Any]) -> str:
@@ -152,7 +154,7 @@ def _type_and_limits(shape: dict[str, Any]) -> tuple[str, str]:
 def _bounds(shape: dict[str, Any], what: str, unit: str) -> str:
     least, most = shape.get(f"min{what}"), shape.get(f"max{what}")
     if most is None:
-        return f"at least {least}" if least else ""
+        return f"at least {least} {unit}" if least else ""
     return f"{least or 0} to {most:,} {unit}"
 
 
@@ -206,7 +208,7 @@ def _diagram(table: dict[Any, dict[Any, Any]], start: Any) -> str:
 def _any_of(frames: list[str]) -> str:
     missing = [cls.__name__ for cls in FRAME_TYPES.values() if cls.__name__ not in frames]
     few = 3
-    return " | ".join(frames) if len(missing) > few else f"all but {', '.join(missing)}"
+    return " or ".join(frames) if len(missing) > few else f"all but {', '.join(missing)}"
 
 
 def _table(heads: tuple[str, ...], rows: list[Any]) -> str:

@@ -1,7 +1,7 @@
 """Writes tests/protocol/vectors/: the bytes of every frame, for tests and for whoever writes a client.
 
-The bytes of a frame never change within a version of the protocol: only run this when a frame or a field is new, and look at
-what it changes.
+The bytes of a frame never change within a version of the protocol: only run this when a frame or a field is new, and
+look at what it changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOLDER = PROJECT / "tests" / "protocol" / "vectors"
 
 
 def vector(name: str, frame: Frame) -> dict[str, object]:
-    """Return a frame as it goes over the stream, length first, and the map that its body holds; binary is shown in hex."""
+    """Return a frame as it goes over the stream, and the map that its body holds, with binary shown in hex."""
     body = encode_body(frame)
     fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in msgpack.unpackb(body).items()}
     return {"name": name, "hex": (encode_length(len(body)) + body).hex(), "map": fields}

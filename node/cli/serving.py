@@ -24,7 +24,8 @@ from node.cli.options import Invocation
 from node.cli.running import ENDING_SIGNALS, exit_at_once
 from node.cli.settings import folder_of, load_settings
 from node.cli.terminal import forget_stdout
-from node.config import EVERY_KIND, NodeConfig
+from node.config import NodeConfig
+from node.coordination.quotas import EVERY_KIND
 from node.gateways.http.folder import find_control
 from node.telemetry import configure_logging
 

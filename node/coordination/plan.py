@@ -1,8 +1,9 @@
 """What to start next: a pure decision over what waits and who has room.
 
-Tasks wait in *queues*, one for each place where they may run. Within a queue the requesters take turns, the one with
-the fewest running tasks first and then the one that was served longest ago, so that a peer that floods a node only
-delays itself; among the tasks of one requester the higher priority goes first, then the older task.
+Tasks wait in *queues*, one for each place where they may run. The requesters take turns, the one with the fewest
+running tasks first and then the one that was served longest ago, so that a peer that floods a node only delays itself;
+among the tasks of one requester the higher priority goes first, then the older task. That holds within a queue, and
+between queues that want the same workers.
 
 The plan looks at records, never at history: telling the backlog the same record twice changes nothing, and after a
 crash it is rebuilt by telling it every record of the store.
@@ -11,11 +12,17 @@ crash it is rebuilt by telling it every record of the store.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from node.coordination.fair_queue import FairQueue, Turns, waits
 from protocol import PeerId, TaskId, TaskRecord, TaskStatus
+
+# What tasks leave behind in heaps and queues is swept out when it outnumbers those that wait by so many: the sweeping
+# costs next to nothing for each, and a small backlog is never swept.
+SWEEP_SLACK = 64
 
 
 @dataclass(slots=True)
@@ -81,50 +88,6 @@ class Place(NamedTuple):
     elsewhere: bool
 
 
-class FairQueue:
-    """Tasks that wait for the same place, by requester."""
-
-    def __init__(self) -> None:
-        self._heaps: dict[PeerId, list[tuple[int, int, int, TaskId]]] = {}
-        self._served: dict[PeerId, int] = {}
-        self._turn = 0
-        self._entered = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._heaps)
-
-    def push(self, record: TaskRecord) -> None:
-        """Let a task wait."""
-        self._entered += 1
-        entry = (-record.task.priority, record.created_at, self._entered, record.id)
-        heapq.heappush(self._heaps.setdefault(record.requester, []), entry)
-
-    def pop(self, running: Mapping[PeerId, int]) -> TaskId:
-        """Take the next task out.
-
-        Args:
-            running: how many tasks each requester has running.
-        """
-        requester = self._next_requester(running)
-        heap = self._heaps[requester]
-        task_id = heapq.heappop(heap)[3]
-        self._turn += 1
-        self._served[requester] = self._turn
-        if not heap:
-            self._leave(requester)
-        return task_id
-
-    def _next_requester(self, running: Mapping[PeerId, int]) -> PeerId:
-        if len(self._heaps) == 1:
-            return next(iter(self._heaps))
-        return min(self._heaps, key=lambda peer: (running.get(peer, 0), self._served.get(peer, 0)))
-
-    def _leave(self, requester: PeerId) -> None:
-        del self._heaps[requester]
-        if not self._heaps:
-            self._served.clear()
-
-
 class Backlog:
     """The records that wait or run, arranged for the plan.
 
@@ -137,12 +100,15 @@ class Backlog:
 
     def __init__(self, own_id: PeerId) -> None:
         self._own_id = own_id
+        self._turns = Turns()
         self._queues: dict[Place, FairQueue] = {}
         self.tasks: dict[TaskId, TaskRecord] = {}
         self._running: dict[TaskId, PeerId] = {}
         self._running_by_requester: dict[PeerId, int] = {}
         self._delayed: list[tuple[int, TaskId, int]] = []
         self._deadlines: list[tuple[int, TaskId]] = []
+        self._left_behind = 0
+        self._queues_limit = SWEEP_SLACK
 
     @property
     def running(self) -> int:
@@ -152,12 +118,12 @@ class Backlog:
     def update(self, record: TaskRecord) -> None:
         """Take note of how a task stands now."""
         if record.terminal:
-            self.tasks.pop(record.id, None)
+            self._withdraw(record.id)
             self._stop(record.id)
         elif record.status is TaskStatus.PENDING:
             self._wait(record)
         elif record.id not in self._running:
-            self.tasks.pop(record.id, None)
+            self._withdraw(record.id)
             self._run(record.id, record.requester)
 
     def _run(self, task_id: TaskId, requester: PeerId) -> None:
@@ -176,6 +142,28 @@ class Backlog:
             heapq.heappush(self._delayed, (record.not_before, record.id, record.seq))
         else:
             self._enqueue(record)
+        if len(self._deadlines) > 2 * len(self.tasks) + SWEEP_SLACK:
+            self._sweep_deadlines()
+
+    def _withdraw(self, task_id: TaskId) -> None:
+        """Let a task wait no more; what stands of it in a queue is left behind."""
+        if self.tasks.pop(task_id, None) is not None:
+            self._left_behind += 1
+            if self._left_behind > len(self.tasks) + SWEEP_SLACK:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        self._left_behind = 0
+        for queue in self._queues.values():
+            queue.sweep(self.tasks)
+        self._delayed = [entry for entry in self._delayed if waits(entry[1], entry[2], self.tasks)]
+        heapq.heapify(self._delayed)
+
+    def _sweep_deadlines(self) -> None:
+        self._deadlines = [
+            (record.deadline, record.id) for record in self.tasks.values() if record.deadline is not None
+        ]
+        heapq.heapify(self._deadlines)
 
     def _stop(self, task_id: TaskId) -> None:
         requester = self._running.pop(task_id, None)
@@ -191,8 +179,15 @@ class Backlog:
         place = self._place(record)
         queue = self._queues.get(place)
         if queue is None:
-            queue = self._queues[place] = FairQueue()
+            self._drop_idle_queues()
+            queue = self._queues[place] = FairQueue(self._turns)
         queue.push(record)
+
+    def _drop_idle_queues(self) -> None:
+        """Forget places where nothing waits, now and then: a node sees no end of peers."""
+        if len(self._queues) >= self._queues_limit:
+            self._queues = dict(self.queues())
+            self._queues_limit = 2 * len(self._queues) + SWEEP_SLACK
 
     def _place(self, record: TaskRecord) -> Place:
         task, target = record.task, record.target
@@ -212,8 +207,10 @@ class Backlog:
         """Take out the waiting tasks whose deadline has passed."""
         late = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, task_id = heapq.heappop(self._deadlines)
-            if self.tasks.pop(task_id, None) is not None:
+            deadline, task_id = heapq.heappop(self._deadlines)
+            record = self.tasks.get(task_id)
+            if record is not None and record.deadline == deadline:
+                self._withdraw(task_id)
                 late.append(task_id)
         return late
 
@@ -228,11 +225,14 @@ class Backlog:
 
     def take(self, queue: FairQueue) -> TaskId | None:
         """Take the next task out of a queue; None when all that stood in it had gone already."""
-        while queue:
-            task_id = queue.pop(self._running_by_requester)
-            if self.tasks.pop(task_id, None) is not None:
-                return task_id
-        return None
+        task_id = queue.pop(self._running_by_requester, self.tasks)
+        if task_id is not None:
+            del self.tasks[task_id]
+        return task_id
+
+    def strongest(self, queues: Iterable[FairQueue]) -> FairQueue:
+        """Return the queue whose next task goes first; something stands in all of them."""
+        return min(queues, key=lambda queue: queue.claim(self._running_by_requester))
 
 
 def plan(backlog: Backlog, workers: Iterable[Worker], *, own_id: PeerId, now: int) -> Decision:
@@ -248,17 +248,50 @@ def plan(backlog: Backlog, workers: Iterable[Worker], *, own_id: PeerId, now: in
     """
     expired = backlog.expired(now)
     backlog.due(now)
-    starts: list[Assignment] = []
     everyone = list(workers)
-    for place, queue in backlog.queues():
-        able = _able(place, everyone, own_id)
-        while (worker := _least_loaded(able, own_id)) is not None:
-            task_id = backlog.take(queue)
-            if task_id is None:
-                break
-            worker.busy += 1
-            starts.append(Assignment(task_id, worker))
+    lines = [_Line(queue, _able(place, everyone, own_id)) for place, queue in backlog.queues()]
+    alone, rivals = _part(lines)
+    starts = [start for line in alone for start in _serve(backlog, line, own_id)]
+    starts += _serve_rivals(backlog, rivals, own_id)
     return Decision(starts, expired, backlog.next_event())
+
+
+class _Line(NamedTuple):
+    """A queue in which something waits, and who could take it on."""
+
+    queue: FairQueue
+    able: list[Worker]
+
+
+def _part(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
+    """Return the lines that have their workers for themselves, and those that want some of the same."""
+    if len(lines) == 1:
+        return lines, []
+    wanted = Counter(id(worker) for line in lines for worker in line.able)
+    alone: list[_Line] = []
+    rivals: list[_Line] = []
+    for line in lines:
+        (rivals if any(wanted[id(worker)] > 1 for worker in line.able) else alone).append(line)
+    return alone, rivals
+
+
+def _serve(backlog: Backlog, line: _Line, own_id: PeerId) -> Iterable[Assignment]:
+    while (worker := _least_loaded(line.able, own_id)) is not None:
+        task_id = backlog.take(line.queue)
+        if task_id is None:
+            return
+        worker.busy += 1
+        yield Assignment(task_id, worker)
+
+
+def _serve_rivals(backlog: Backlog, lines: list[_Line], own_id: PeerId) -> Iterable[Assignment]:
+    while lines := [line for line in lines if line.queue and any(worker.free > 0 for worker in line.able)]:
+        first = backlog.strongest(line.queue for line in lines)
+        line = next(line for line in lines if line.queue is first)
+        task_id, worker = backlog.take(first), _least_loaded(line.able, own_id)
+        if task_id is not None and worker is not None:
+            worker.busy += 1
+            yield Assignment(task_id, worker)
 
 
 def _able(place: Place, workers: Sequence[Worker], own_id: PeerId) -> list[Worker]:

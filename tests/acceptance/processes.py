@@ -1,4 +1,4 @@
-"""Real processes of ``peertask`` for tests: started, waited for, and ended by their id; what they say is kept in files."""
+"""Real processes of ``peertask``: started, waited for, and ended by their id; what they say is kept in files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ POLL_S = 0.02
 # Three processes must not hear of a lost peer in longer than a test may take.
 QUICK_PULSE = {"PEERTASK_HEARTBEAT_MS": "200", "PEERTASK_SILENCE_MS": "800", "PEERTASK_LEASE_MS": "2000"}
 
+NO_SETTINGS: Mapping[str, str] = {}
 
 _Answer = TypeVar("_Answer")
 
@@ -107,7 +108,7 @@ class NodeProcess:
     process: Process
     folder: Path
     ready: dict[str, Any]
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str]
 
     @property
     def peer_id(self) -> str:
@@ -156,20 +157,28 @@ class Stage:
         self._processes: list[Process] = []
         self._environment = _clean_environment(folder)
 
-    def run(self, *arguments: str, stdin: str | bytes = b"", limit_s: float = CALL_S, **settings: str) -> Done:
+    def run(
+        self,
+        *arguments: str,
+        stdin: str | bytes = b"",
+        limit_s: float = CALL_S,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Done:
         """Run a command to its end."""
         done = subprocess.run(
             [str(PEERTASK), *arguments],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=limit_s,
-            env=self._environment | settings,
+            env=self._environment | dict(settings),
             cwd=self.folder,
             check=False,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **settings: str) -> Process:
+    def start(
+        self, *arguments: str, stdin: int = subprocess.DEVNULL, settings: Mapping[str, str] = NO_SETTINGS
+    ) -> Process:
         """Start a command that runs beside the test."""
         name = f"{len(self._processes)}-{arguments[0]}"
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
@@ -179,25 +188,25 @@ class Stage:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env=self._environment | settings,
+                env=self._environment | dict(settings),
                 cwd=self.folder,
             )
         process = Process(name, popen, out, err)
         self._processes.append(process)
         return process
 
-    def start_node(self, name: str, *options: str, **settings: str) -> NodeProcess:
+    def start_node(self, name: str, *options: str, settings: Mapping[str, str] = NO_SETTINGS) -> NodeProcess:
         """Start a node with a data folder of that name, and wait until it is ready."""
-        return self.ready(self.launch_node(name, *options, **settings))
+        return self.ready(self.launch_node(name, *options, settings=settings))
 
-    def start_nodes(self, *names: str, **settings: str) -> list[NodeProcess]:
+    def start_nodes(self, *names: str, settings: Mapping[str, str] = NO_SETTINGS) -> list[NodeProcess]:
         """Start nodes side by side, and wait until they are ready."""
-        return [self.ready(node) for node in [self.launch_node(name, **settings) for name in names]]
+        return [self.ready(node) for node in [self.launch_node(name, settings=settings) for name in names]]
 
-    def launch_node(self, name: str, *options: str, **settings: str) -> NodeProcess:
+    def launch_node(self, name: str, *options: str, settings: Mapping[str, str] = NO_SETTINGS) -> NodeProcess:
         """Start a node with a data folder of that name; `ready` waits for it."""
         folder = self.folder / name
-        process = self.start("node", "--json", "--data", str(folder), *options, **settings)
+        process = self.start("node", "--json", "--data", str(folder), *options, settings=settings)
         return NodeProcess(process, folder, {}, settings)
 
     def ready(self, node: NodeProcess) -> NodeProcess:
@@ -210,7 +219,7 @@ class Stage:
 
     def start_again(self, node: NodeProcess) -> NodeProcess:
         """Start a node that has ended once more: the same folder, port and settings."""
-        return self.start_node(node.folder.name, "--listen", node.listen, **node.settings)
+        return self.start_node(node.folder.name, "--listen", node.listen, settings=node.settings)
 
     def write_lines(self, name: str, count: int) -> str:
         """Write a file of so many different lines, and return its name."""

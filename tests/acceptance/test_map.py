@@ -5,7 +5,12 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.processes import NodeProcess, Stage
+
+# The tests of this module share two nodes, so one process of pytest-xdist runs them all.
+pytestmark = pytest.mark.xdist_group("acceptance of map")
 
 
 def results_of(lines: int, name: str = "prompts") -> list[str]:
@@ -28,7 +33,7 @@ def test_json_names_the_line_of_each_result(shared_stage: Stage, local: NodeProc
 
 
 def test_a_map_that_was_interrupted_asks_only_for_what_is_missing(shared_stage: Stage, worker: NodeProcess) -> None:
-    """Ctrl-C in the middle, the same command again: everything is printed, and what was there is not asked for twice."""
+    """Ctrl-C in the middle, the same command again: all is printed, and what was there is not asked for twice."""
     prompts = shared_stage.write_lines("prompts", 40)
     command = ("map", "--data", "asker", "--to", worker.address, "--concurrency", "4", prompts)
     known_before = len(worker.tasks())
@@ -110,11 +115,11 @@ def test_the_same_map_does_not_run_twice_at_once(shared_stage: Stage, local: Nod
 
 def test_ten_thousand_tasks_at_once_all_complete_at_a_node_with_room_for_256(stage: Stage) -> None:
     """BUSY is an answer: what finds no room is asked for again until it is done, and the worker stays small."""
-    worker = stage.start_node("worker", PEERTASK_MAX_QUEUED="256", PEERTASK_MAX_IN_FLIGHT="1024")
+    worker = stage.start_node("worker", settings={"PEERTASK_MAX_QUEUED": "256", "PEERTASK_MAX_IN_FLIGHT": "1024"})
     before = resident_megabytes(worker.process.pid)
     prompts = stage.write_lines("prompts", 10_000)
     command = ("map", "--to", worker.address, "--kind", "echo", "--concurrency", "10000", "--json", prompts)
-    done = stage.run(*command, PEERTASK_MAX_QUEUED="10000")
+    done = stage.run(*command)
     assert done.code == 0
     assert sorted(one["line"] for one in done.json()) == list(range(1, 10_001))
     assert resident_megabytes(worker.process.pid) < before + 60

@@ -117,14 +117,14 @@ def test_a_temporary_node_does_not_take_a_folder_that_is_there(stage: Stage) -> 
         (["--http", "0.0.0.0:80"], {}, ["http", "loopback"]),
         (["--config", "nowhere.toml"], {}, ["nowhere.toml"]),
         ([], {"PEERTASK_LISTN": "/ip4/0.0.0.0/tcp/1"}, ["PEERTASK_LISTN", "PEERTASK_LISTEN"]),
-        ([], {"PEERTASK_LEASE_MS": "5"}, ["lease_ms", "PEERTASK_LEASE_MS"]),
+        ([], {"PEERTASK_DRAIN_S": "-1"}, ["drain_s", "PEERTASK_DRAIN_S"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(
     stage: Stage, options: list[str], settings: dict[str, str], named: list[str]
 ) -> None:
     """The node does not start, and says which setting is wrong, where it came from, and what is allowed."""
-    refused = stage.run("node", "--json", "--data", "data", *options, **settings)
+    refused = stage.run("node", "--json", "--data", "data", *options, settings=settings)
     assert refused.code == 2
     assert refused.out == ""
     for word in named:

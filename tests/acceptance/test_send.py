@@ -10,6 +10,9 @@ import pytest
 
 from tests.acceptance.processes import NodeProcess, Stage, wait_until
 
+# The tests of this module share two nodes, so one process of pytest-xdist runs them all.
+pytestmark = pytest.mark.xdist_group("acceptance of send")
+
 NOBODY = "12D3KooWKRyzVWW6ChFjQjK4miCty85Niy48tpPV95XdKu1BcvMA"
 TASK_ID = "3f2b6c1e-8d4a-4f0b-9a63-0c5d7e1f2a3b"
 
@@ -18,13 +21,15 @@ TASK_ID = "3f2b6c1e-8d4a-4f0b-9a63-0c5d7e1f2a3b"
 def test_a_task_goes_to_the_address_of_a_node_and_its_result_comes_back(
     shared_stage: Stage, worker: NodeProcess
 ) -> None:
-    """Two processes, one task: standard output is the result and nothing else.  # covers CORE-6"""
+    """Two processes, one task: standard output is the result and nothing else."""
+    # covers CORE-6
     done = shared_stage.run("send", "--to", worker.address, "--data", "asker", "What is a monad?")
     assert (done.code, done.out, done.err) == (0, "Mock result for: What is a monad?\n", "")
 
 
 def test_json_is_the_task_result_and_nothing_else(shared_stage: Stage, local: NodeProcess, worker: NodeProcess) -> None:
-    """Programs get exactly the three fields of a TaskResult.  # covers CORE-7"""
+    """Programs get exactly the three fields of a TaskResult."""
+    # covers CORE-7
     send = ("send", "--data", "local", "--to", worker.peer_id, "--kind", "echo", "--json")
     (result,) = shared_stage.run(*send, "--id", TASK_ID, "hello").json()
     assert result.keys() == {"task_id", "result", "duration_ms"}
@@ -108,7 +113,7 @@ def test_a_prompt_that_no_node_would_take_is_refused_before_it_is_sent(
         ("{listen}/p2p/" + NOBODY, 3, "WRONG_PEER", [NOBODY, "{peer_id}"]),
         (NOBODY, 3, "PEER_UNREACHABLE", [NOBODY, "no address"]),
         ("{own}", 2, "INVALID_ADDRESS", ["this node itself"]),
-        ("/ip4/127.0.0.1/tcp/4001", 2, "INVALID_ADDRESS", ["/p2p/"]),
+        ("/ip4/127.0.0.1/tcp/4001", 2, "INVALID_ADDRESS", ["which peer"]),
         ("/ip4/300.0.0.1/tcp/4001/p2p/" + NOBODY, 2, "INVALID_ADDRESS", ["300.0.0.1"]),
         ("nobody", 2, "INVALID_ADDRESS", ["'nobody'"]),
     ],

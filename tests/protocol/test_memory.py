@@ -63,7 +63,7 @@ def in_a_field(value: bytes) -> bytes:
 
 def in_params(value: bytes) -> bytes:
     """Return a Submit with the given msgpack in its params."""
-    fields = {"id": TASK_ID, "prompt": "", "sender": ALICE, "timestamp": 0}
+    fields: bytes = msgpack.packb({"id": TASK_ID, "prompt": "", "sender": ALICE, "timestamp": 0})
     task = b"\x85" + fields[1:] + b"\xa6params\x81\xa1a" + value
     return b"\x82\xa4type\xa6submit\xa4task" + task
 

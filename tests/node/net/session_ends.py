@@ -1,4 +1,4 @@
-"""Both ends of a session without libp2p: pipes in memory, an owner that remembers, and a peer that says what it likes."""
+"""Both ends of a session without libp2p: pipes, an owner that remembers, and a peer that says what it likes."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class RecordingOwner:
         self._tell_change()
         return self.accepts
 
-    def received(self, session: Session, frame: Frame) -> None:
+    def received(self, session: Session, frame: Frame) -> None:  # noqa: ARG002
         """Note it, or fail."""
         if self.defect is not None:
             raise self.defect
@@ -194,7 +194,7 @@ class RecordingOwner:
         self.endings.append(session.reason)
         self._tell_change()
 
-    def is_last(self, session: Session) -> bool:
+    def is_last(self, session: Session) -> bool:  # noqa: ARG002
         """Return what the test said."""
         return self.last
 

@@ -59,7 +59,7 @@ def test_what_a_peer_says_of_itself_comes_after_what_the_operator_says() -> None
 
 
 def test_what_a_peer_says_replaces_what_it_said_before() -> None:
-    """A peer that listens on a new port after each restart is always found at the last one, and the book stays short."""
+    """A peer that listens on a new port after each restart is found at the last one, and the book stays short."""
     book = AddressBook()
     for port in range(1, 100):
         book.hear(PEER, (at(port),))

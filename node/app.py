@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import structlog
 import trio
-from libp2p.crypto.ed25519 import create_new_key_pair
 
 from node.background import open_background
 from node.clock import SystemClock
@@ -29,7 +28,7 @@ from node.interfaces import Change, Executor, Lagged, PeerInfo, Store, TaskFilte
 from node.manager import Capacity, TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.host import HostConfig
-from node.net.identity import load_or_create_identity
+from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.stores.memory import MemoryStore
@@ -75,7 +74,7 @@ class Node(NodeControl):
         self._started_at = self._clock.now()
         self._metrics = NodeMetrics()
         self._executors: dict[str, Executor] = {}
-        key_pair = load_or_create_identity(config.data) if config.data is not None else create_new_key_pair()
+        key_pair = load_or_create_identity(config.data) if config.data is not None else create_identity()
         self._network = PeerNetwork(
             HostConfig(key_pair=key_pair, listen=config.listen),
             limits=config.limits,

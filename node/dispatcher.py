@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from node.config import LEASE_MS
 from node.coordination.plan import Assignment, Backlog, Worker, plan
-from node.coordination.retries import after_failure
+from node.coordination.retries import after_failure, after_restart
 from node.feed import Feed
 from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output
 from node.manager import TaskManager
 from node.runners import LocalAttempt, RunnerPool
 from protocol import (
+    MAX_MESSAGE_CHARS,
     Cancelled,
     CancelRequested,
     Claimed,
@@ -54,6 +55,8 @@ log = structlog.get_logger(__name__)
 CANCEL_GRACE_MS = 10_000
 # Ten reports a second are as many as a person or a progress bar can follow; each one is a fact, and a frame to a peer.
 PROGRESS_INTERVAL_MS = 100
+# Limits of attempts that have ended are swept out when they outnumber those that run by so many.
+SWEEP_SLACK = 64
 # What a peer that has said nothing of its limits is given at once.
 SIMPLE_PEER_SLOTS = 1
 
@@ -153,24 +156,25 @@ class Dispatcher:
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is not TaskStatus.PENDING:
-                record = self._manager.apply(self._lost_with_process(record))  # noqa: PLW2901
+                fact = after_restart(record, self._own_id, self._clock.now())
+                record = self._manager.apply(fact)  # noqa: PLW2901
             self._backlog.update(record)
-
-    def _lost_with_process(self, record: TaskRecord) -> Transition:
-        now = self._clock.now()
-        if record.status is TaskStatus.CANCELLING:
-            return Cancelled(record.id, now)
-        return Released(record.id, now, record.attempt, ErrorCode.LEASE_LOST, "the node was started again", 0)
 
     def _observe(self, change: Change) -> None:
         record, fact = change
         if type(fact) is Started or type(fact) is Progressed:
             return
+        if type(fact) is Cancelled and record.lost_leases:
+            self._abandon(record)
         self._backlog.update(record)
         if type(fact) is CancelRequested:
             self._cancel(record)
         else:
             self._wake_if_waiting()
+
+    def _abandon(self, record: TaskRecord) -> None:
+        if record.holder not in (None, self._own_id):
+            self._remote.abandon(record.id, record.holder)
 
     def _wake_if_waiting(self) -> None:
         if self._backlog.tasks and not self._wake.is_set():
@@ -194,8 +198,11 @@ class Dispatcher:
 
     def _workers(self) -> list[Worker]:
         for kind, executor in self._executors.items():
-            if kind not in self._local:
+            worker = self._local.get(kind)
+            if worker is None:
                 self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots)
+            else:
+                worker.slots = executor.slots
         if self._peers_stale:
             self._refresh_peers()
         return [*self._local.values(), *self._peers.values()]
@@ -212,27 +219,30 @@ class Dispatcher:
 
     def _expire(self, task_id: TaskId, now: int) -> None:
         failure = Failure.of(ErrorCode.DEADLINE_EXCEEDED, f"task {task_id} could not be started before its deadline")
-        record = self._manager.get_task(task_id)
-        self._manager.apply(Failed(task_id, now, record.attempt, failure))
+        self._record(Failed(task_id, now, self._manager.latest(task_id).attempt, failure))
 
     # --- executing ---------------------------------------------------------------------------------------------------
 
     def _start(self, assignment: Assignment, now: int, nursery: trio.Nursery) -> None:
         task_id, worker = assignment
-        record = self._manager.get_task(task_id)
+        record = self._manager.latest(task_id)
         attempt = Attempt(self, self._manager, self._clock, record, worker)
         claimed = Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)
+        # Before anybody is told of the claim, because whoever is may cancel the task at once.
+        self._attempts[task_id] = attempt
+        attempt.has_started = worker.peer_id == self._own_id
         try:
-            if worker.peer_id == self._own_id:
+            if attempt.has_started:
                 self._manager.apply(claimed, Started(task_id, now, attempt.attempt))
-                attempt.has_started = True
             else:
                 self._manager.apply(claimed)
         except IllegalTransition:
             # A cancel is on its way to the disk: the task is out of the backlog, and stays so.
+            del self._attempts[task_id]
             worker.busy -= 1
             return
-        self._attempts[task_id] = attempt
+        if attempt.over:
+            return
         if attempt.has_started:
             self._pool(record.task.kind, nursery).run_soon(attempt)
         else:
@@ -252,6 +262,9 @@ class Dispatcher:
 
     def _limit(self, attempt: Attempt, at: int) -> None:
         """End a delegated attempt at a time, whatever its peer does."""
+        if len(self._limits) > 2 * len(self._attempts) + SWEEP_SLACK:
+            self._limits = [limit for limit in self._limits if not limit[2].over]
+            heapq.heapify(self._limits)
         heapq.heappush(self._limits, (at, next(self._limit_numbers), attempt))
         self._wake.set()
 
@@ -268,7 +281,7 @@ class Dispatcher:
     def _cancel(self, record: TaskRecord) -> None:
         attempt = self._attempts.get(record.id)
         if attempt is None:
-            self._manager.apply(Cancelled(record.id, self._clock.now()))
+            self._record(Cancelled(record.id, self._clock.now()))
             return
         attempt.cancel_requested = True
         if attempt.holder != self._own_id:
@@ -295,6 +308,13 @@ class Dispatcher:
 
     # --- recording ---------------------------------------------------------------------------------------------------
 
+    def _record(self, fact: Transition) -> None:
+        """Record a fact, unless the task has ended since: with a store that takes time, its end may be on its way."""
+        try:
+            self._manager.apply(fact)
+        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
+            log.debug("late fact dropped", task_id=fact.task_id, fact=type(fact).__name__, reason=str(error))
+
     def _conclude(self, attempt: Attempt, outcome: Outcome) -> None:
         try:
             if isinstance(outcome, PeertaskError):
@@ -319,8 +339,15 @@ class Dispatcher:
 
     def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
         failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
-        record = self._manager.get_task(attempt.task.id)
-        fact = after_failure(record, failure, now=self._clock.now(), rng=self._rng, retry_after_ms=error.retry_after_ms)
+        record = self._manager.latest(attempt.task.id)
+        fact = after_failure(
+            record,
+            failure,
+            now=self._clock.now(),
+            rng=self._rng,
+            retry_after_ms=error.retry_after_ms,
+            final=isinstance(error, TaskFailed) and attempt.holder != self._own_id,
+        )
         self._manager.apply(fact)
         log.info(
             "attempt ended without a result",
@@ -335,7 +362,7 @@ class Dispatcher:
     def _release(self, attempt: Attempt) -> None:
         """Give back what was running when this node stopped."""
         attempt.over = True
-        record = self._manager.get_task(attempt.task.id)
+        record = self._manager.latest(attempt.task.id)
         now = self._clock.now()
         if record.status is TaskStatus.CANCELLING:
             self._manager.apply(Cancelled(record.id, now))
@@ -406,7 +433,8 @@ class Attempt(LocalAttempt):
             return
         self._reported_at = now
         done = min(1.0, max(0.0, fraction))
-        self._apply(Progressed(self.task.id, now, self.attempt, done, message, now + LEASE_MS))
+        text = message.encode("utf-8", "replace").decode()[:MAX_MESSAGE_CHARS]
+        self._apply(Progressed(self.task.id, now, self.attempt, done, text, now + LEASE_MS))
 
     def why_stopped(self) -> PeertaskError:
         """Return why the scope of this attempt was cancelled."""

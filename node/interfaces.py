@@ -166,6 +166,10 @@ class Delegate(ABC):
     def stop(self, delegation: Delegation) -> None:
         """Ask the holder to stop; `finish` follows as it would have, with a result that was there first, or without."""
 
+    @abstractmethod
+    def abandon(self, task_id: TaskId, holder: PeerId) -> None:
+        """Tell a former holder, now or when it is back, to stop if it still works on a task that nobody wants."""
+
 
 class Channel(ABC):
     """An open session with one authenticated peer.
@@ -395,11 +399,15 @@ class TaskService(ABC):
         """Return the records that match, the newest first."""
 
     @abstractmethod
-    def cancel_task(self, task_id: TaskId) -> TaskRecord:
+    def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
         """Ask for a task to be stopped, and return its record; one that has ended stays as it is.
 
+        Args:
+            task_id: which task; one that is not saved yet is stopped too.
+            requester: the peer that asks, when only its own tasks are meant; None for any.
+
         Raises:
-            TaskNotFound: the node does not know it.
+            TaskNotFound: the node does not know it, or it is another requester's.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from node.config import MAX_QUEUED, RETENTION_BYTES, RETENTION_HOURS, RETENTION_RECORDS
-from node.coordination.quotas import RETRY_AFTER_MS, Usage
+from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.feed import Feed, Subscription
 from node.interfaces import Change, Clock, Lagged, Store, TaskFilter, TaskService
 from protocol import (
@@ -88,7 +88,9 @@ class TaskManager(TaskService):
         self._usage: dict[PeerId, Usage] = {}
         self._open = 0
         self._room = trio.lowlevel.ParkingLot()
-        self.draining = False
+        self._draining = False
+        self._appending = False
+        self._to_append: deque[Change] = deque()
 
     def __repr__(self) -> str:
         return f"<TaskManager open={self._open} finished={len(self._finished)}>"
@@ -102,16 +104,27 @@ class TaskManager(TaskService):
         """
         async with self._store.running(self._committed):
             async with aclosing(self._store.load()) as records:
-                async for record in records:
-                    self._restore(record)
+                self._records = {record.id: record async for record in records}
+            self._restore()
             yield
 
-    def _restore(self, record: TaskRecord) -> None:
-        self._records[record.id] = record
-        if record.terminal:
+    def _restore(self) -> None:
+        finished = [record for record in self._records.values() if record.terminal]
+        for record in self._records.values():
+            if not record.terminal:
+                self._count_open(record)
+        for record in sorted(finished, key=lambda record: record.updated_at):
             self._keep_finished(record)
-        else:
-            self._count_open(record)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this node is stopping, and takes no new tasks."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        self._room.unpark_all()
 
     # --- what gateways ask -------------------------------------------------------------------------------------------
 
@@ -121,13 +134,19 @@ class TaskManager(TaskService):
         """Take a task in, or return the record of the task that has this UUID already; see `TaskService.submit`."""
         known = self._latest(task.id)
         if known is not None:
+            self._pass_room_on()
             return _same(known, task, requester)
         self._check_admission(task)
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
         record = begin(fact)
         self._count_open(record)
         self._unsaved[task.id] = record
-        self._store.append(Change(record, fact))
+        try:
+            self._append(Change(record, fact))
+        except PeertaskError:
+            if self._unsaved.pop(task.id, None) is not None:
+                self._count_ended(record)
+            raise
         return record
 
     def find_task(self, task_id: TaskId) -> TaskRecord | None:
@@ -138,11 +157,16 @@ class TaskManager(TaskService):
         """Return the record of a task as it is saved; raises `TaskNotFound`."""
         record = self._records.get(task_id)
         if record is None:
-            raise TaskNotFound(
-                f"this node has no task {task_id}",
-                remedy="Finished tasks are forgotten after a while; `peertask list` shows those that are kept",
-            )
+            raise _not_found(task_id)
         return record
+
+    def latest(self, task_id: TaskId) -> TaskRecord:
+        """Return the record of a task as it will be when all its facts are saved; for those who add the next fact.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+        return self._latest(task_id) or self.get_task(task_id)
 
     def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
         """Return the records that match, the newest first."""
@@ -155,9 +179,11 @@ class TaskManager(TaskService):
                 found.append(record)
         return found
 
-    def cancel_task(self, task_id: TaskId) -> TaskRecord:
+    def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
         """Ask for a task to be stopped; see `TaskService.cancel_task`."""
-        record = self._latest(task_id) or self.get_task(task_id)
+        record = self.latest(task_id)
+        if requester not in (None, record.requester):
+            raise _not_found(task_id)
         now = self._clock.now()
         if record.status is TaskStatus.PENDING:
             return self.apply(Cancelled(task_id, now))
@@ -293,15 +319,34 @@ class TaskManager(TaskService):
             StaleAttempt: a newer attempt has been claimed since.
         """
         task_id = facts[0].task_id
-        record = self._latest(task_id) or self.get_task(task_id)
+        record = self.latest(task_id)
         changes = []
         for fact in facts:
             record = advance(record, fact)
             changes.append(Change(record, fact))
+        before = self._unsaved.get(task_id)
         self._unsaved[task_id] = record
-        for change in changes:
-            self._store.append(change)
+        try:
+            self._append(*changes)
+        except PeertaskError:
+            if self._unsaved.pop(task_id, None) is not None and before is not None:
+                self._unsaved[task_id] = before
+            raise
         return record
+
+    def _append(self, *changes: Change) -> None:
+        """Hand changes to the store; what listeners bring about while it commits some comes after all of them."""
+        if self._appending:
+            self._to_append.extend(changes)
+            return
+        self._appending = True
+        try:
+            for change in changes:
+                self._store.append(change)
+            while self._to_append:
+                self._store.append(self._to_append.popleft())
+        finally:
+            self._appending = False
 
     def sweep(self) -> None:
         """Forget the finished tasks that are older than they are kept."""
@@ -312,8 +357,15 @@ class TaskManager(TaskService):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _check_admission(self, task: Task) -> None:
-        if self.draining:
+        if self._draining:
+            self._pass_room_on()
             raise TaskRejected("this node is stopping and takes no new tasks", code=ErrorCode.DRAINING)
+        if task.depends_on:
+            self._pass_room_on()
+            raise InvalidTask(
+                "field depends_on: this version of peertask does not order tasks",
+                remedy="Submit a task when those that it needs are complete",
+            )
         if self._open >= self._capacity.open_tasks:
             raise TaskRejected(
                 f"this node has {self._open} open tasks, and {self._capacity.open_tasks} is its limit",
@@ -321,11 +373,11 @@ class TaskManager(TaskService):
                 remedy="Wait for some of them to end",
                 retry_after_ms=RETRY_AFTER_MS,
             )
-        if task.depends_on:
-            raise InvalidTask(
-                "field depends_on: this version of peertask does not order tasks",
-                remedy="Submit a task when those that it needs are complete",
-            )
+
+    def _pass_room_on(self) -> None:
+        """Let the next one try, where whoever waited for room has no use for it."""
+        if self._room and self._open < self._capacity.open_tasks:
+            self._room.unpark()
 
     def _latest(self, task_id: TaskId) -> TaskRecord | None:
         return self._unsaved.get(task_id) or self._records.get(task_id)
@@ -341,15 +393,18 @@ class TaskManager(TaskService):
             self._feed.publish(change)
 
     def _finish(self, record: TaskRecord) -> None:
+        self._count_ended(record)
+        if self._room:  # to unpark nobody costs as much as the rest of this
+            self._room.unpark()
+        self._keep_finished(record)
+
+    def _count_ended(self, record: TaskRecord) -> None:
         self._open -= 1
         usage = self._usage[record.requester]
         usage.tasks -= 1
         usage.payload_bytes -= task_size(record.task)
         if not usage.tasks:
             del self._usage[record.requester]
-        if self._room:  # to unpark nobody costs as much as the rest of this
-            self._room.unpark()
-        self._keep_finished(record)
 
     def _keep_finished(self, record: TaskRecord) -> None:
         self._finished.append(record.id)
@@ -403,26 +458,18 @@ def outcome(record: TaskRecord) -> TaskResult:
     raise PeertaskError(f"task {record.id} has not ended: it is {record.status}", code=ErrorCode.ILLEGAL_TRANSITION)
 
 
-def task_size(task: Task) -> int:
-    """Return about how many bytes a task holds, cheaply: its texts, and a guess for its JSON objects."""
-    return len(task.prompt) + (_json_size(task.params) if task.params else 0)
-
-
-def _json_size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(len(key) + _json_size(item) for key, item in value.items())
-    if isinstance(value, list):
-        return sum(map(_json_size, value))
-    return 8
-
-
 def _record_size(record: TaskRecord) -> int:
     result = record.result
     if result is None:
         return task_size(record.task)
     return task_size(record.task) + len(result.result) + sum(len(part.content) for part in result.artifacts)
+
+
+def _not_found(task_id: TaskId) -> TaskNotFound:
+    return TaskNotFound(
+        f"this node has no task {task_id}",
+        remedy="Finished tasks are forgotten after a while; `peertask list` shows those that are kept",
+    )
 
 
 def _same(known: TaskRecord, task: Task, requester: PeerId) -> TaskRecord:

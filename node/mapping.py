@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
 from node.feed import Feed
 from node.interfaces import Change, TaskService
-from protocol import Failure, TaskId, TaskRecord, TaskResult
+from protocol import Failure, TaskId, TaskNotFound, TaskRecord, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ class _Ended:
         self._records.append(record)
         self._news.set()
 
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
     async def next(self) -> TaskRecord:
         while not self._records:
             self._news = trio.Event()
@@ -84,17 +88,20 @@ async def map_prompts(
     ended = _Ended()
     try:
         while True:
-            while len(under_way) < concurrency and (following := next(source, None)) is not None:
+            if len(under_way) < concurrency and (following := next(source, None)) is not None:
                 task_id = await enqueue(following[1])
                 under_way[task_id] = following
                 _listen(task_id, service, feed, ended)
+                if not ended:
+                    continue
             if not under_way:
                 return
             record = await ended.next()
             yield MappedTask(*under_way.pop(record.id), record)
     finally:
         for task_id in under_way:
-            service.cancel_task(task_id)
+            with suppress(TaskNotFound):  # it has ended, and is forgotten already
+                service.cancel_task(task_id)
 
 
 def _listen(task_id: TaskId, service: TaskService, feed: Feed, ended: _Ended) -> None:

@@ -1,8 +1,8 @@
 """Runs the attempts of one executor: as many at once as it has slots, without a task of trio for each.
 
-A runner is a task that takes one attempt after the other, so attempts that end at once cost no scheduling at all. A runner
-that is woken and leaves attempts waiting wakes two more: a burst of attempts that block has all its runners within a few passes
-of the scheduler, and a burst of attempts that do not block is over before the second runner looks.
+A runner is a task that takes one attempt after the other, so attempts that end at once cost no scheduling at all. A
+runner that is woken and leaves attempts waiting wakes two more: a burst of attempts that block has all its runners
+within a few passes of the scheduler, and a burst of attempts that do not block is over before the second runner looks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 import structlog
 import trio
 
-from node.interfaces import Delegation, Executor, Outcome
+from node.interfaces import Delegation, Executor, Outcome, Output
 from node.telemetry import bind_task, execution_span
 from protocol import ErrorCode, PeertaskError
 
@@ -30,9 +30,11 @@ class LocalAttempt(Delegation):
 
     Attributes:
         scope: cancelling it stops the attempt; None when it does not run.
+        over: whether it has ended; then it is not run any more.
     """
 
     scope: trio.CancelScope | None
+    over: bool
 
     @abstractmethod
     def limit_ms(self) -> int | None:
@@ -98,13 +100,13 @@ class RunnerPool:
                 await trio.lowlevel.checkpoint()
                 continue
             attempt = self._ready.popleft()
-            # Only the first time: whoever comes finds the rest, and to be woken for nothing costs a tenth of a no-op task.
+            # Only the first time: whoever comes finds the rest, and waking one in vain costs a tenth of a no-op task.
             if self._ready and not in_a_row:
                 for _ in range(WOKEN_BY_EACH):
                     self._bring_runner()
             in_a_row += 1
             under_way.append(attempt)
-            outcome = await self._execute(attempt, scope)
+            outcome = attempt.why_stopped() if attempt.over else await self._execute(attempt, scope)
             under_way.clear()
             attempt.finish(outcome)
 
@@ -121,13 +123,34 @@ class RunnerPool:
         task, number = attempt.task, attempt.attempt
         try:
             with bind_task(task.id, attempt=number), execution_span(task, number):
-                return await self.executor.execute(attempt)
+                return _checked(await self.executor.execute(attempt))
         except PeertaskError as error:
+            # What an execution raises because it is stopped is not why it ended.
+            await trio.lowlevel.checkpoint_if_cancelled()
             return error
         except Exception as error:
             log.warning("execution failed", task_id=task.id, attempt=number, exc_info=True)
+            await trio.lowlevel.checkpoint_if_cancelled()
             return PeertaskError(f"{type(error).__name__}: {error}", code=ErrorCode.EXECUTION_FAILED)
+        except BaseExceptionGroup as group:
+            log.warning("execution failed while it was stopped", task_id=task.id, attempt=number, exc_info=True)
+            raise _cancellation_in(group) from None
         finally:
             attempt.scope = None
             if limit is not None and not scope.cancel_called:
                 scope.deadline = float("inf")
+
+
+def _checked(output: object) -> Outcome:
+    """Return what an executor returned, unless it has another type: executors come from programs that may not check."""
+    if isinstance(output, Output):
+        return output
+    return PeertaskError(
+        f"the executor returned a {type(output).__name__}, which is not an Output", code=ErrorCode.EXECUTION_FAILED
+    )
+
+
+def _cancellation_in(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return only the cancellation of a group, so that what else went wrong in the execution does not end the node."""
+    cancelled, rest = group.split(trio.Cancelled)
+    return cancelled if cancelled is not None and isinstance(rest, Exception | None) else group

@@ -73,7 +73,7 @@ from protocol.framing import FrameDecoder, encode_frame, encode_length
 from protocol.json_value import JsonObject
 from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
 from protocol.record import TaskRecord, TaskStatus
-from protocol.result import Artifact, Failure, TaskFailed, TaskResult
+from protocol.result import MAX_MESSAGE_CHARS, Artifact, Failure, TaskFailed, TaskResult
 from protocol.task import (
     DEFAULT_PRIORITY,
     DEFAULT_RETRY,
@@ -96,6 +96,7 @@ __all__ = [
     "LOST_REASONS",
     "MAX_FRAME_BYTES",
     "MAX_IN_FLIGHT",
+    "MAX_MESSAGE_CHARS",
     "MAX_PAYLOAD_BYTES",
     "PROTOCOL_ID",
     "PROTOCOL_VERSION",

@@ -47,9 +47,11 @@ Milliseconds = Annotated[int, Field(ge=0, le=MAX_INT64, strict=True)]
 JsonField = Annotated[JsonObject, BeforeValidator(check_json_object), Field(strict=True)]
 
 _UUID4 = re.compile(UUID4_PATTERN)
+# pydantic describes all errors or none, and each takes a kilobyte; nobody makes more by mistake than a task has fields.
+_MAX_DESCRIBED_ERRORS = 32
 
-# A system call and a UUID object for each id cost a thirtieth of a no-op task, so the random digits of this many ids are
-# drawn at a time.
+# A system call and a UUID object for each id cost a thirtieth of a no-op task, so the random digits of this many ids
+# are drawn at a time.
 _IDS_A_DRAW = 64
 _ID_DIGITS = 32
 _VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
@@ -206,7 +208,9 @@ _validate = _ADAPTER.validator.validate_python
 
 
 def describe_invalid(error: ValidationError) -> str:
-    """Say in words which field is wrong and why, without repeating a large input."""
+    """Say in words which field is wrong and why, without repeating a large input, or many errors."""
+    if error.error_count() > _MAX_DESCRIBED_ERRORS:
+        return f"{error.error_count():,} fields are wrong"
     first = error.errors(include_url=False, include_context=False)[0]
     what = first["msg"].removeprefix("Value error, ")
     where = ".".join(str(part) for part in first["loc"]) or "the whole value"

@@ -1,7 +1,7 @@
 """The raw floor: what a request and its answer cost over one open libp2p stream, without any bookkeeping of tasks.
 
-Through the same host factory as a node, with the same coalescing writer, and with msgpack and pydantic at both ends: what
-peertask adds is the difference to this.
+Through the same host factory as a node, with the same coalescing writer, and with msgpack and pydantic at both ends:
+what peertask adds is the difference to this.
 """
 
 from __future__ import annotations

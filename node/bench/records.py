@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from node.interfaces import Change, Store
 from node.stores.memory import MemoryStore
 from protocol import (
@@ -22,12 +24,17 @@ _SOMEBODY = PeerId("12D3KooWBenchmark")
 _BODY_CHARS = 200
 
 
-def stored_records(number: int) -> Store:
+async def stored_records(number: int) -> Store:
     """Return a memory store with so many finished no-op tasks, each with texts of its own."""
     store = MemoryStore()
-    for index in range(number):
-        _finish(store, index)
+    async with store.running(_ignore):
+        for index in range(number):
+            _finish(store, index)
     return store
+
+
+def _ignore(_changes: Sequence[Change]) -> None:
+    """Nobody waits for these to be kept."""
 
 
 def _finish(store: Store, index: int) -> None:

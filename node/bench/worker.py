@@ -30,7 +30,7 @@ class SleepExecutor(Executor):
 
 
 async def _main(records: int, settings: dict[str, Any]) -> None:
-    store = stored_records(records)
+    store = await stored_records(records)
     async with serve_floor() as floor, open_node(NodeConfig(**settings), [SleepExecutor()], store) as node:
         tune_collector()
         sys.stdout.write(json.dumps({"node": node.addresses[0], "floor": floor}) + "\n")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 import click
+from click.exceptions import Exit
+from click.shell_completion import shell_complete
 
 from node.cli.exit_codes import ExitCode
-from node.cli.group import peertask
+from node.cli.group import COMPLETION_VARIABLE, PROGRAM, peertask
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,10 @@ def main() -> NoReturn:
 def run_command(arguments: Sequence[str], manner: Manner) -> int:
     """Run a command and return its exit code; an error is told on standard error."""
     try:
-        code = peertask.main(arguments, prog_name="peertask", standalone_mode=False)
+        code = _invoke(arguments)
         sys.stdout.flush()
+    except Exit as exit_:
+        return exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -54,5 +59,13 @@ def run_command(arguments: Sequence[str], manner: Manner) -> int:
         from node.cli.reporting import report_error
 
         return report_error(error, as_json=manner.as_json, debug=manner.debug)
-    return code or ExitCode.OK
+    return code
 
+
+def _invoke(arguments: Sequence[str]) -> int:
+    """Do what `click.Command.main` does, without its own ways to end a program."""
+    asked_to_complete = os.environ.get(COMPLETION_VARIABLE)
+    if asked_to_complete:
+        return shell_complete(peertask, {}, PROGRAM, COMPLETION_VARIABLE, asked_to_complete)
+    with peertask.make_context(PROGRAM, list(arguments)) as context:
+        return peertask.invoke(context) or ExitCode.OK

@@ -10,6 +10,9 @@ from click.exceptions import NoSuchCommand
 
 from node.cli.help import write_examples
 
+PROGRAM: Final = "peertask"
+COMPLETION_VARIABLE: Final = "_PEERTASK_COMPLETE"
+"""Set by the script of `peertask completion` when the shell asks what may follow."""
 COMMANDS: Final = {
     "demo": "Watch several nodes on this machine send each other tasks.",
     "node": "Run a node.",

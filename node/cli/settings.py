@@ -44,4 +44,4 @@ def data_folder(call: Invocation) -> Path:
 
 def folder_of(config: NodeConfig) -> Path:
     """Return the data folder of settings that `load_settings` has read: there always is one."""
-    return config.data or default_folder()
+    return (config.data or default_folder()).absolute()

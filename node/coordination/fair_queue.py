@@ -11,7 +11,7 @@ from protocol import PeerId, TaskId, TaskRecord
 MAX_REMEMBERED_TURNS = 1_000
 
 _Entry = tuple[int, int, int, TaskId, int]
-"""Priority, negated; age; order of coming; the task, and its number of facts then. A plain tuple, as each task has one."""
+"""Priority, negated; age; order of coming; the task, and its number of facts then. A plain tuple, for the speed."""
 
 
 class Turns:

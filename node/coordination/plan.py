@@ -216,6 +216,10 @@ class Backlog:
 
     def next_event(self) -> int | None:
         """Return when the next back-off or deadline ends, in milliseconds since the epoch; None when there is none."""
+        while self._delayed and not waits(self._delayed[0][1], self._delayed[0][2], self.tasks):
+            heapq.heappop(self._delayed)
+        while self._deadlines and self._deadlines[0][1] not in self.tasks:
+            heapq.heappop(self._deadlines)
         times = [heap[0][0] for heap in (self._delayed, self._deadlines) if heap]
         return min(times) if times else None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from protocol import ErrorCode, PeerId, TaskRejected
+from protocol import ErrorCode, PeerId, Task, TaskRejected
 
 # As many bytes as eight of the largest tasks; a peer cannot make a node hold more for it at a time.
 MAX_BYTES_PER_PEER = 128 * 1024 * 1024
@@ -13,6 +14,8 @@ MAX_BYTES_PER_PEER = 128 * 1024 * 1024
 RETRY_AFTER_MS = 100
 
 EVERY_KIND = "*"
+# A number, a key or an empty list of JSON takes this and more in memory.
+_JSON_VALUE_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -87,6 +90,26 @@ class Access:
             raise _busy(
                 f"the open tasks of peer {peer_id} hold {usage.payload_bytes:,} of {self.max_bytes:,} bytes here"
             )
+
+
+def task_size(task: Task) -> int:
+    """Return about how many bytes a task holds, cheaply: its texts, and a guess for its JSON objects."""
+    size = len(task.prompt)
+    if task.params:
+        size += _json_size(task.params)
+    if task.metadata:
+        size += _json_size(task.metadata)
+    return size
+
+
+def _json_size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return _JSON_VALUE_BYTES + sum(len(key) + _json_size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return _JSON_VALUE_BYTES + sum(map(_json_size, value))
+    return _JSON_VALUE_BYTES
 
 
 def _busy(message: str) -> TaskRejected:

@@ -11,6 +11,7 @@ from protocol import (
     ErrorCode,
     Failed,
     Failure,
+    PeerId,
     Released,
     RetryPolicy,
     TaskRecord,
@@ -21,14 +22,24 @@ from protocol import (
 # A peer that was killed is noticed within 10 ms and a restarted one is dialled within half a second; a second lets a
 # task find its own worker again before another one repeats the work.
 REATTACH_GRACE_MS = 1_000
+# The first loss costs no time; whoever is lost again and again must not keep this node busy with nothing else.
+REPEATED_LOSS_MS = 100
 # A full node drains some hundred tasks in this time; used when it does not say itself how long to wait.
 BUSY_RETRY_MS = 100
+# A minute is as long as a full node may put a requester off: a peer that says more is mistaken or hostile.
+MAX_RETRY_AFTER_MS = 60_000
 # A task that loses this many workers in a row is more likely to kill them than to be unlucky.
 MAX_LOST_LEASES = 16
 
 
 def after_failure(
-    record: TaskRecord, failure: Failure, *, now: int, rng: random.Random, retry_after_ms: int | None = None
+    record: TaskRecord,
+    failure: Failure,
+    *,
+    now: int,
+    rng: random.Random,
+    retry_after_ms: int | None = None,
+    final: bool = False,
 ) -> Transition:
     """Decide what an attempt that failed means for its task.
 
@@ -38,6 +49,7 @@ def after_failure(
         now: milliseconds since the epoch.
         rng: draws the jitter.
         retry_after_ms: what a busy peer asked for.
+        final: whether the worker has recorded the failure, after retries of its own: asking again changes nothing.
 
     Returns:
         The fact to record: Released with the time of the next attempt, Failed, or Cancelled when the requester had
@@ -45,12 +57,22 @@ def after_failure(
     """
     if record.status is TaskStatus.CANCELLING:
         return _after_cancel(record, failure, now)
-    wait = _wait_ms(record, failure, rng, retry_after_ms)
+    wait = None if final else _wait_ms(record, failure, rng, retry_after_ms)
     if wait is None:
         return Failed(record.id, now, record.attempt, failure)
     if record.deadline is not None and now + wait >= record.deadline:
         return Failed(record.id, now, record.attempt, _too_late(failure))
     return Released(record.id, now, record.attempt, failure.code, failure.message, now + wait if wait else 0)
+
+
+def after_restart(record: TaskRecord, own_id: PeerId, now: int) -> Transition:
+    """Decide what becomes of a task that was under way when the process of this node ended; the fact to record."""
+    if record.status is TaskStatus.CANCELLING:
+        return Cancelled(record.id, now)
+    message = "the node ended while the task was under way"
+    if record.holder == own_id and record.lost_leases + 1 >= MAX_LOST_LEASES:
+        return Failed(record.id, now, record.attempt, Failure.of(ErrorCode.LEASE_LOST, message))
+    return Released(record.id, now, record.attempt, ErrorCode.LEASE_LOST, message, 0)
 
 
 def backoff_ms(policy: RetryPolicy, failures: int, rng: random.Random) -> int:
@@ -64,7 +86,7 @@ def _wait_ms(record: TaskRecord, failure: Failure, rng: random.Random, retry_aft
     if failure.code in LOST_REASONS:
         return _after_loss_ms(record)
     if failure.code in UNSTARTED_REASONS:
-        return round((retry_after_ms or BUSY_RETRY_MS) * rng.uniform(1.0, 1.5))
+        return round(min(retry_after_ms or BUSY_RETRY_MS, MAX_RETRY_AFTER_MS) * rng.uniform(1.0, 1.5))
     if failure.retryable and record.failures + 1 < policy.attempts:
         return backoff_ms(policy, record.failures + 1, rng)
     return None
@@ -74,7 +96,9 @@ def _after_loss_ms(record: TaskRecord) -> int | None:
     movable = record.target is None or record.task.retry.elsewhere
     if movable and record.lost_leases + 1 >= MAX_LOST_LEASES:
         return None
-    return REATTACH_GRACE_MS if record.target is not None and record.task.retry.elsewhere else 0
+    if record.target is not None and record.task.retry.elsewhere:
+        return REATTACH_GRACE_MS
+    return min(record.lost_leases * REPEATED_LOSS_MS, REATTACH_GRACE_MS)
 
 
 def _after_cancel(record: TaskRecord, failure: Failure, now: int) -> Transition:

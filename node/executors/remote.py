@@ -63,14 +63,17 @@ class RemoteDelegate(Delegate, ChannelHandler):
     def stop(self, delegation: Delegation) -> None:
         """Ask the holder to stop, now or, when the session is lost, as soon as there is one again."""
         channel = self._network.channel(delegation.holder)
-        try:
-            if channel is not None and delegation.task.id in self._open.get(channel, ()):
-                channel.send(Cancel(delegation.task.id))
-                return
-        except PeertaskError as error:
-            log.info("cancel not sent", task_id=delegation.task.id, peer_id=delegation.holder, reason=str(error))
-        self._owe_cancel(delegation.task.id, delegation.holder)
+        task_id = delegation.task.id
+        if channel is not None and task_id in self._open.get(channel, ()) and _send_cancel(channel, task_id):
+            return
+        self._owe_cancel(task_id, delegation.holder)
         delegation.finish(PeertaskError("the session ended before the task was stopped", code=ErrorCode.PEER_LOST))
+
+    def abandon(self, task_id: TaskId, holder: PeerId) -> None:
+        """Tell a former holder to stop, now or as soon as there is a session again."""
+        channel = self._network.channel(holder)
+        if channel is None or not _send_cancel(channel, task_id):
+            self._owe_cancel(task_id, holder)
 
     def _owe_cancel(self, task_id: TaskId, holder: PeerId) -> None:
         self._owed_cancels[task_id] = holder
@@ -81,8 +84,8 @@ class RemoteDelegate(Delegate, ChannelHandler):
         """Stop what this node wanted stopped while the peer was away."""
         owed = [task_id for task_id, peer_id in self._owed_cancels.items() if peer_id == channel.peer_id]
         for task_id in owed:
-            del self._owed_cancels[task_id]
-            channel.send(Cancel(task_id))
+            if _send_cancel(channel, task_id):
+                del self._owed_cancels[task_id]
 
     def received(self, channel: Channel, frame: Frame) -> None:
         """Take an answer of a peer; answers to tasks that were given up are dropped."""
@@ -109,6 +112,15 @@ class RemoteDelegate(Delegate, ChannelHandler):
             delegation.finish(
                 PeertaskError(f"the session with peer {channel.peer_id} ended: {reason}", code=ErrorCode.PEER_LOST)
             )
+
+
+def _send_cancel(channel: Channel, task_id: TaskId) -> bool:
+    try:
+        channel.send(Cancel(task_id))
+    except PeertaskError as error:
+        log.info("cancel not sent", task_id=task_id, peer_id=channel.peer_id, reason=str(error))
+        return False
+    return True
 
 
 def _outcome_of(frame: Result) -> Outcome:

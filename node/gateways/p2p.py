@@ -6,10 +6,12 @@ Every answer follows a fact of the feed, so a peer is told nothing that is not s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from weakref import WeakValueDictionary
 
 import structlog
 
-from node.coordination.quotas import Access, Usage
+from node.coordination.quotas import Access, Usage, task_size
 from node.feed import Feed
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
 from protocol import (
@@ -67,6 +69,7 @@ class PeerGateway(ChannelHandler):
         self._executors = executors
         self._access = access
         self._usage = usage
+        self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
         """Return the kinds that a peer may use here, sorted; what its Hello says."""
@@ -103,7 +106,7 @@ class PeerGateway(ChannelHandler):
             _reject(channel, task.id, error)
             return
         if not delivery.accepted and (record := self._service.find_task(task.id)) is not None:
-            delivery.catch_up(record)
+            self._deliver_again(record, delivery)
 
     def _admit(self, channel: Channel, task: Task) -> None:
         if task.sender != channel.peer_id:
@@ -116,7 +119,7 @@ class PeerGateway(ChannelHandler):
         executor = self._executors.get(task.kind)
         if executor is None or not executor.safe:
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
-        self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), len(task.prompt))
+        self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 
     def _attach(self, channel: Channel, task_id: TaskId) -> None:
         record = self._own_record(channel, task_id)
@@ -124,13 +127,24 @@ class PeerGateway(ChannelHandler):
             _reject(channel, task_id, TaskNotFound(f"this node has no task {task_id} of yours"))
             return
         delivery = _Delivery(channel)
-        if not record.terminal:
-            self._feed.listen_to(task_id, delivery.take)
+        self._feed.listen_to(task_id, delivery.take)
+        self._deliver_again(record, delivery)
+
+    def _deliver_again(self, record: TaskRecord, delivery: _Delivery) -> None:
+        """Tell of a task that the peer has asked for before, now and from now on."""
         delivery.catch_up(record)
+        if record.terminal:
+            self._feed.unlisten_to(record.id, delivery.take)
+            return
+        # A peer that comes back again and again must not leave more than one session behind for each task.
+        former = self._repeated.get(record.id)
+        if former is not None and former.is_over:
+            self._feed.unlisten_to(record.id, former.take)
+        self._repeated[record.id] = delivery
 
     def _cancel(self, channel: Channel, task_id: TaskId) -> None:
-        if self._own_record(channel, task_id) is not None:
-            self._service.cancel_task(task_id)
+        with suppress(TaskNotFound):  # it is not the peer's, or is forgotten: a Cancel has no answer then
+            self._service.cancel_task(task_id, requester=channel.peer_id)
 
     def _own_record(self, channel: Channel, task_id: TaskId) -> TaskRecord | None:
         """Return the record if the peer is its requester; others must not learn that it exists."""
@@ -144,11 +158,16 @@ class PeerGateway(ChannelHandler):
 class _Delivery:
     """Tells one channel what happens to one task."""
 
-    __slots__ = ("_channel", "accepted")
+    __slots__ = ("__weakref__", "_channel", "accepted")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.accepted = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody hears it any more."""
+        return self._channel.closed
 
     def take(self, change: Change) -> None:
         """Pass a change on, as far as the protocol has words for it."""
@@ -184,7 +203,8 @@ class _Delivery:
 
 def _reject(channel: Channel, task_id: TaskId, error: PeertaskError) -> None:
     log.info("task refused", task_id=task_id, peer_id=channel.peer_id, code=error.code.value, reason=error.message)
-    frame = Reject(task_id=task_id, code=error.code, message=str(error), retry_after_ms=error.retry_after_ms)
+    message = Failure.from_error(error).message  # cut to what a frame takes
+    frame = Reject(task_id=task_id, code=error.code, message=message, retry_after_ms=error.retry_after_ms)
     _send(channel, frame)
 
 

@@ -41,6 +41,11 @@ def load_or_create_identity(folder: Path) -> KeyPair:
         ) from error
 
 
+def create_identity() -> KeyPair:
+    """A fresh identity that is kept nowhere, for a node without a data folder."""
+    return create_new_key_pair()
+
+
 def peer_id_of(key_pair: KeyPair) -> PeerId:
     """The peer id that follows from a key pair."""
     return PeerId(str(ID.from_pubkey(key_pair.public_key)))

@@ -48,6 +48,7 @@ FIRST_REDIAL_S = 0.25
 LONGEST_REDIAL_S = 30.0
 _DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
 # A session that ends sooner counts as a failed dial: two nodes that end each other's sessions must not do nothing else.
+# So does one that ends with the goodbye of a node that stops, which is not back at once.
 SETTLED_S = 5.0
 # A connection without a stream is closed after one to two of these: a simple client may pause so long between requests.
 SILENT_CONNECTION_S = 60.0
@@ -313,11 +314,12 @@ class PeerNetwork(Network, SessionOwner):
                 await self._pause(peer_id, failures)
 
     async def _settles(self, peer_id: PeerId) -> bool:
-        """Wait for the end of the session with a peer, and return whether it lasted for a while."""
-        since = trio.current_time()
+        """Wait for the end of the session with a peer, and return whether that is a reason to dial again at once."""
+        since, end_code = trio.current_time(), None
         while (session := self._sessions.get(peer_id)) is not None:
             await session.over.wait()
-        return trio.current_time() - since >= SETTLED_S
+            end_code = session.end_code
+        return trio.current_time() - since >= SETTLED_S and end_code is not ErrorCode.DRAINING
 
     async def _redial(self, peer_id: PeerId) -> bool:
         try:

@@ -100,9 +100,10 @@ class WebSocketStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - a message is never split
-        """The next message, whole; empty at the end."""
+        """The next message that has bytes, whole; empty at the end."""
         try:
-            message = await self._connection.get_message()
+            while not (message := await self._connection.get_message()):
+                continue  # js-libp2p sends empty messages too, and they are not the end
         except ConnectionClosed:
             return b""
         if isinstance(message, str):

@@ -8,7 +8,8 @@ seam:
 - `ScriptedExecutor`: returns, raises, hangs, waits and reports as told, and remembers what it saw;
 - `open_memory_hub`, `MemoryNetwork`: several nodes in one process, with links that can be cut and nodes that can
   freeze;
-- `RecordingHandler`: remembers what channels bring.
+- `RecordingHandler`: remembers what channels bring;
+- `HeldStore`: says that a change is saved only when the test lets it.
 
 The checkers raise `ContractViolation`, which names the promise that is broken: `check_store`, `check_executor`,
 `check_network`, `check_channels`.
@@ -20,6 +21,7 @@ from node.testing.contract import ContractViolation
 from node.testing.executions import TEST_PEER, FakeExecution, make_task
 from node.testing.executor_contract import check_executor
 from node.testing.handlers import RecordingHandler
+from node.testing.held_store import HeldStore
 from node.testing.memory_channel import MAX_QUEUED_FRAMES, MemoryChannel
 from node.testing.memory_hub import MemoryHub, open_memory_hub
 from node.testing.memory_network import MemoryNetwork
@@ -46,6 +48,7 @@ __all__ = [
     "FakeClock",
     "FakeExecution",
     "Hang",
+    "HeldStore",
     "MemoryChannel",
     "MemoryHub",
     "MemoryNetwork",

@@ -155,7 +155,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._processes: list[Process] = []
-        self._environment = _clean_environment(folder)
+        self.environment = _clean_environment(folder)
 
     def run(
         self,
@@ -170,7 +170,7 @@ class Stage:
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=limit_s,
-            env=self._environment | dict(settings),
+            env=self.environment | dict(settings),
             cwd=self.folder,
             check=False,
         )
@@ -188,7 +188,7 @@ class Stage:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env=self._environment | dict(settings),
+                env=self.environment | dict(settings),
                 cwd=self.folder,
             )
         process = Process(name, popen, out, err)

@@ -65,7 +65,8 @@ def test_a_node_keeps_its_identity_after_kill_9(stage: Stage) -> None:
 def test_a_node_that_drains_delivers_what_it_executes(stage: Stage) -> None:
     """SIGTERM while a task runs: the requester gets its result, the node takes no new task, and exits with 0."""
     node = stage.start_node("data")
-    tasks = stage.start("map", "--to", node.address, "--data", "asker", "--json", stage.write_lines("prompts", 20))
+    prompts = stage.write_lines("prompts", 60)
+    tasks = stage.start("map", "--to", node.address, "--data", "asker", "--concurrency", "6", "--json", prompts)
     wait_until(lambda: node.tasks("executing"), "task that runs")
     running = {task.id for task in node.tasks("executing")}
     node.process.signal(signal.SIGTERM)

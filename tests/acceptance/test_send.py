@@ -14,6 +14,7 @@ from tests.acceptance.processes import NodeProcess, Stage, wait_until
 pytestmark = pytest.mark.xdist_group("acceptance of send")
 
 NOBODY = "12D3KooWKRyzVWW6ChFjQjK4miCty85Niy48tpPV95XdKu1BcvMA"
+STRANGER = "12D3KooWCbLi5XhKdNZVCHtxAoYmWXn848S78kYeQ2r6FwwkCePH"
 TASK_ID = "3f2b6c1e-8d4a-4f0b-9a63-0c5d7e1f2a3b"
 
 
@@ -111,7 +112,7 @@ def test_a_prompt_that_no_node_would_take_is_refused_before_it_is_sent(
     [
         ("/ip4/127.0.0.1/tcp/1/p2p/" + NOBODY, 3, "PEER_UNREACHABLE", ["/ip4/127.0.0.1/tcp/1"]),
         ("{listen}/p2p/" + NOBODY, 3, "WRONG_PEER", [NOBODY, "{peer_id}"]),
-        (NOBODY, 3, "PEER_UNREACHABLE", [NOBODY, "no address"]),
+        (STRANGER, 3, "PEER_UNREACHABLE", [STRANGER, "no address"]),
         ("{own}", 2, "INVALID_ADDRESS", ["this node itself"]),
         ("/ip4/127.0.0.1/tcp/4001", 2, "INVALID_ADDRESS", ["which peer"]),
         ("/ip4/300.0.0.1/tcp/4001/p2p/" + NOBODY, 2, "INVALID_ADDRESS", ["300.0.0.1"]),

@@ -56,6 +56,8 @@ async def _measure(sections: Sequence[str], seconds: float, *, as_json: bool) ->
     from node.cli.terminal import echo_json
 
     missed = 0
+    if not as_json:
+        click.secho(_row("", "", "value", "", "floor", "ratio", "must be"), dim=True)
     async for figure in figures(sections, seconds):
         missed += not figure.reached
         if as_json:
@@ -66,9 +68,24 @@ async def _measure(sections: Sequence[str], seconds: float, *, as_json: bool) ->
 
 
 def _line(figure: Figure) -> str:
-    ratio = f"{figure.ratio:.2f} × floor" if figure.ratio is not None else ""
     bounds = ", ".join(map(str, figure.bounds))
-    mark = click.style("ok", fg="green") if figure.reached else click.style("MISSED", fg="red", bold=True)
-    verdict = f"{mark}  must be {bounds}" if bounds else ""
-    value = f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}"  # noqa: PLR2004 - three digits
-    return f"{figure.section:<10} {figure.name:<44} {value:>10} {figure.unit:<8} {ratio:<14} {verdict}".rstrip()
+    mark = click.style("ok    ", fg="green") if figure.reached else click.style("MISSED", fg="red", bold=True)
+    return _row(
+        figure.section,
+        figure.name,
+        _number(figure.value),
+        figure.unit,
+        _number(figure.floor),
+        "" if figure.ratio is None else f"{figure.ratio:.2f}",
+        f"{mark} {bounds}" if bounds else "",
+    )
+
+
+def _row(section: str, name: str, value: str, unit: str, floor: str, ratio: str, verdict: str) -> str:
+    return f"{section:<10} {name:<44} {value:>8} {unit:<11} {floor:>8} {ratio:>6}  {verdict}".rstrip()
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 - three digits

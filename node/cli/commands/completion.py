@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from node.cli.exit_codes import ExitCode
 from node.cli.help import DocumentedCommand
 
-SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_PEERTASK_COMPLETE"
-"""Where click looks for a request to complete; it follows from the name of the program."""
+SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
 @click.command(
@@ -21,12 +19,10 @@ VARIABLE = "_PEERTASK_COMPLETE"
         ("peertask completion fish > ~/.config/fish/completions/peertask.fish", ""),
     ],
 )
-@click.argument("shell", type=click.Choice(SHELLS))
-@click.pass_context
-def command(context: click.Context, shell: str) -> ExitCode:
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def command(shell: str) -> ExitCode:
     """Print the script that lets a shell complete the commands and options of peertask."""
-    completion = get_completion_class(shell)
-    if completion is None:
-        raise click.UsageError(f"click cannot complete for {shell}")
-    click.echo(completion(context.find_root().command, {}, "peertask", VARIABLE).source())
+    from node.cli.group import COMPLETION_VARIABLE, PROGRAM, peertask
+
+    click.echo(SHELLS[shell](peertask, {}, PROGRAM, COMPLETION_VARIABLE).source())
     return ExitCode.OK

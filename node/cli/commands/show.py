@@ -45,8 +45,8 @@ def _lines(task: TaskView) -> Iterator[str]:
     from node.cli.terminal import short_time
 
     yield f"task       {task.id}"
-    progress = f", {task.progress:.0%} {task.progress_message}" if task.progress else ""
-    yield f"status     {task.status.value}{progress}"
+    progress = f", {task.progress:.0%}" if task.progress else ""
+    yield f"status     {task.status.value}{progress} {task.progress_message}".rstrip()
     yield f"kind       {task.kind}, priority {task.priority}, project {task.project}"
     yield f"asked by   {task.requester}"
     yield f"done by    {task.holder or '–'}"

@@ -1,0 +1,96 @@
+"""A store that says that a change is saved only when a test lets it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from node.interfaces import Change, Committed, Store
+from node.stores.memory import MemoryStore
+from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
+
+
+class HeldStore(Store):
+    """Stands for a disk that is slow: what is appended waits until the test commits it, or loses it as a crash does.
+
+    Until `hold` is called it commits at once. What it has saved outlives `running`.
+
+    Attributes:
+        held: what waits to be saved, in the order of appending.
+    """
+
+    def __init__(self) -> None:
+        self.held: deque[Change] = deque()
+        self._saved = MemoryStore()
+        self._holding = False
+        self._crashed = False
+        self._last_seqs: dict[TaskId, int] = {}
+
+    @asynccontextmanager
+    async def running(self, committed: Committed) -> AsyncIterator[None]:
+        """Be open for the length of the context; on leaving, what is held is committed."""
+        self._crashed = False
+        self._last_seqs = {record.id: record.seq async for record in self._saved.load()}
+        async with self._saved.running(committed):
+            try:
+                yield
+            finally:
+                self.release()
+
+    # --- what tests ask ----------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Let everything that is appended from now on wait."""
+        self._holding = True
+
+    def commit(self, count: int = 1) -> None:
+        """Save so many of the changes that wait, the oldest first."""
+        for _ in range(count):
+            self._saved.append(self.held.popleft())
+
+    def release(self) -> None:
+        """Save everything that waits, and commit at once from now on."""
+        while self.held:
+            self.commit()
+        self._holding = False
+
+    def lose(self) -> None:
+        """Drop everything that waits, as a crash does, and take nothing in until the next `running`."""
+        self.held.clear()
+        self._crashed = True
+
+    # --- what a node asks --------------------------------------------------------------------------------------------
+
+    def append(self, change: Change) -> None:
+        """Take a change in; see `Store.append`."""
+        if self._crashed:
+            return
+        record = change.record
+        expected = self._last_seqs.get(record.id, 0) + 1
+        if record.seq != expected:
+            raise PeertaskError(
+                f"task {record.id}: fact number {record.seq} cannot be kept, because number {expected} is next",
+                code=ErrorCode.CONFLICT,
+            )
+        self._last_seqs[record.id] = record.seq
+        if self._holding:
+            self.held.append(change)
+        else:
+            self._saved.append(change)
+
+    async def load(self) -> AsyncGenerator[TaskRecord]:
+        """Yield every record that is saved, the oldest first."""
+        async for record in self._saved.load():
+            yield record
+
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
+        """Yield the facts of a task that are saved and kept."""
+        async for fact in self._saved.facts(task_id, after_seq):
+            yield fact
+
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Drop the records and facts of these tasks."""
+        for task_id in task_ids:
+            self._last_seqs.pop(task_id, None)
+            self._saved.forget((task_id,))

@@ -1,0 +1,164 @@
+"""What a node knows: `peertask list`, `show`, `watch`, `cancel`, `peers`, `id`."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.acceptance.processes import NodeProcess, Stage, wait_until
+
+# The tests of this module share two nodes, so one process of pytest-xdist runs them all.
+pytestmark = pytest.mark.xdist_group("acceptance of tasks and peers")
+
+UNKNOWN = "3f2b6c1e-8d4a-4f0b-9a63-0c5d7e1f2a3b"
+
+
+@pytest.fixture(scope="module")
+def done_task(shared_stage: Stage, local: NodeProcess, worker: NodeProcess) -> str:
+    """The id of a task that the worker has done for the local node."""
+    sent = shared_stage.run(
+        "send",
+        "--data",
+        "local",
+        "--to",
+        worker.peer_id,
+        "--kind",
+        "echo",
+        "--project",
+        "shown",
+        "--json",
+        "two\nlines",
+    )
+    return str(sent.json()[0]["task_id"])
+
+
+@pytest.fixture(scope="module")
+def failed_task(shared_stage: Stage, local: NodeProcess) -> str:
+    """The id of a task that has run out of time."""
+    failed = shared_stage.run("send", "--data", "local", "--json", "--execution-timeout", "0.02", "too slow")
+    return str(failed.error()["task_id"])
+
+
+def test_list_is_a_table_for_people_and_pipes(shared_stage: Stage, done_task: str, failed_task: str) -> None:
+    """Not on a terminal the cells have tabs between them, one task a line, the newest first."""
+    lines = [line.split("\t") for line in shared_stage.run("list", "--data", "local").lines]
+    assert lines[0] == ["TASK", "STATUS", "KIND", "ASKED BY", "DONE BY", "TOOK", "PROMPT"]
+    assert [line[0] for line in lines[1:]] == [failed_task, done_task]
+    assert (lines[2][1], lines[2][2], lines[2][6]) == ("complete", "echo", "two lines")
+
+
+def test_list_as_json_has_an_object_for_each_task_that_the_filters_let_through(
+    shared_stage: Stage, done_task: str, failed_task: str
+) -> None:
+    """Filters by status and project, and a limit."""
+    failed = shared_stage.run("list", "--data", "local", "--json", "--status", "failed", "--status", "cancelled")
+    assert [task["id"] for task in failed.json()] == [failed_task]
+    shown = shared_stage.run("list", "--data", "local", "--json", "--project", "shown", "--limit", "1")
+    assert [(task["id"], task["status"]) for task in shown.json()] == [(done_task, "complete")]
+
+
+def test_list_says_when_there_is_nothing(shared_stage: Stage, local: NodeProcess) -> None:
+    """An empty list is no error, and leaves standard output empty."""
+    nothing = shared_stage.run("list", "--data", "local", "--project", "nobody")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "No tasks.\n")
+
+
+def test_show_tells_everything_about_a_task(
+    shared_stage: Stage, worker: NodeProcess, done_task: str, failed_task: str
+) -> None:
+    """For people: who asked, who did it, the prompt and the result, or why there is none."""
+    shown = shared_stage.run("show", "--data", "local", done_task).lines
+    assert "status     complete, 100%" in shown
+    assert f"done by    {worker.peer_id}" in shown
+    assert shown[-2:] == ["  two", "  lines"]
+    failed = shared_stage.run("show", "--data", "local", failed_task)
+    assert "failure TIMEOUT" in failed.lines
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel"])
+def test_an_unknown_task_has_an_exit_code_of_its_own(shared_stage: Stage, local: NodeProcess, command: str) -> None:
+    """6 and NOT_FOUND, so that a script can tell it from a task that failed; an id that is none is a usage error."""
+    unknown = shared_stage.run(command, "--data", "local", "--json", UNKNOWN)
+    assert (unknown.code, unknown.error()["code"]) == (6, "NOT_FOUND")
+    malformed = shared_stage.run(command, "--data", "local", "--json", "42")
+    assert (malformed.code, malformed.error()["code"]) == (2, "INVALID_TASK")
+
+
+def test_watch_ends_with_the_task_and_exits_as_it_ended(shared_stage: Stage, done_task: str, failed_task: str) -> None:
+    """The last fact is printed also for a task that has ended long ago."""
+    watched = shared_stage.run("watch", "--data", "local", "--json", done_task)
+    assert (watched.code, watched.json()[-1]["fact"]) == (0, "Completed")
+    failed = shared_stage.run("watch", "--data", "local", failed_task)
+    assert failed.code == 5
+    assert "TIMEOUT" in failed.lines[-1]
+    assert shared_stage.run("watch", "--data", "local", "--after", "3").code == 2
+
+
+def test_watch_without_a_task_tells_of_all_until_ctrl_c(shared_stage: Stage, local: NodeProcess) -> None:
+    """Facts of tasks that begin later are printed as they happen."""
+    watching = shared_stage.start("watch", "--data", "local", "--json")
+    sent: list[str] = []
+
+    def seen() -> bool:
+        if not watching.lines():
+            sent.append(shared_stage.run("send", "--data", "local", "--detach", "--kind", "echo", "x").out.strip())
+        return bool(watching.lines())
+
+    wait_until(seen, "facts")
+    assert json.loads(watching.lines()[0])["task_id"] in sent
+    watching.signal(signal.SIGINT)
+    assert watching.wait().code == 130
+
+
+def test_cancel_stops_a_task_and_leaves_one_that_has_ended_as_it_is(
+    shared_stage: Stage, local: NodeProcess, done_task: str
+) -> None:
+    """One line for each task, with its status."""
+    frozen = shared_stage.start_node("frozen")
+    shared_stage.run("peers", "--data", "local", "--connect", frozen.address)
+    frozen.process.signal(signal.SIGSTOP)
+    send = ("send", "--data", "local", "--to", frozen.peer_id, "--detach", "never done")
+    task_id = shared_stage.run(*send).out.strip()
+    cancelled = shared_stage.run("cancel", "--data", "local", task_id, done_task)
+    assert cancelled.code == 0
+    assert cancelled.lines[0].split()[0] == task_id
+    assert cancelled.lines[0].split()[1] in {"cancelling", "cancelled"}
+    assert cancelled.lines[1].split() == [done_task, "complete"]
+    frozen.process.signal(signal.SIGCONT)
+    watched = shared_stage.run("watch", "--data", "local", "--json", task_id)
+    assert (watched.code, watched.json()[-1]["status"]) == (1, "cancelled")
+
+
+def test_peers_are_connected_listed_and_disconnected(
+    shared_stage: Stage, local: NodeProcess, worker: NodeProcess
+) -> None:
+    """What each offers, and whether it is there."""
+    row = next(line for line in peers(shared_stage) if line[0] == worker.peer_id)
+    assert (row[1], row[3]) == ("connected", "echo, mock")
+    gone = shared_stage.run("peers", "--data", "local", "--json", "--disconnect", worker.peer_id)
+    assert [peer["connected"] for peer in gone.json() if peer["peer_id"] == worker.peer_id] == [False]
+    back = shared_stage.run("peers", "--data", "local", "--json", "--connect", worker.address)
+    assert [peer["connected"] for peer in back.json() if peer["peer_id"] == worker.peer_id] == [True]
+
+
+def test_id_is_the_same_whether_or_not_the_node_runs(shared_stage: Stage, local: NodeProcess) -> None:
+    """A new folder gets an identity; a running node also tells its addresses."""
+    running = shared_stage.run("id", "--data", "local")
+    assert running.lines == [local.peer_id, local.address]
+    (new,) = shared_stage.run("id", "--data", "new", "--json").json()
+    assert (new["running"], new["addresses"]) == (False, None)
+    assert shared_stage.run("id", "--data", "new").lines == [new["peer_id"]]
+
+
+def test_without_a_running_node_the_message_says_how_to_start_one(shared_stage: Stage) -> None:
+    """Exit code 3, and the command to type."""
+    refused = shared_stage.run("list", "--data", "nowhere")
+    assert refused.code == 3
+    assert "peertask node --data" in refused.err
+
+
+def peers(stage: Stage) -> list[list[str]]:
+    """The cells of `peertask peers` at the local node."""
+    return [line.split("\t") for line in stage.run("peers", "--data", "local").lines]

@@ -1,0 +1,120 @@
+"""A peer of another make: a small client on js-libp2p, written from the protocol's page alone, and a real node."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+
+SOURCES = Path(__file__).parent / "js"
+# Downloads of some 50 MB, on a slow line.
+INSTALL_S = 300
+# A start of Python or Node.js on a machine that is busy with other tests.
+START_S = 60
+END_S = 15
+
+pytestmark = [
+    pytest.mark.npm,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("npm"),
+    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not on the PATH"),
+]
+
+
+class RunningNode(NamedTuple):
+    """Where a node can be dialled."""
+
+    tcp: str
+    websocket: str
+
+
+@pytest.fixture(scope="module")
+def client_folder(pytestconfig: pytest.Config) -> Path:
+    """Return a folder with the client and the packages that it needs; they are installed once and kept."""
+    folder: Path = pytestconfig.cache.mkdir("js-client")
+    wanted = (SOURCES / "package.json").read_text("utf-8")
+    installed = folder / "installed.json"
+    for source in SOURCES.iterdir():
+        shutil.copy(source, folder)
+    if not installed.exists() or installed.read_text("utf-8") != wanted:
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+        assert done.returncode == 0, done.stderr
+        installed.write_text(wanted, "utf-8")
+    return folder
+
+
+@pytest.fixture
+async def running_node(tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """Start a node as a process that listens on TCP and on WebSocket, and end it with the test."""
+    listen = [f"--listen=/ip4/127.0.0.1/tcp/0{transport}" for transport in ("", "/ws")]
+    command = [sys.executable, "-m", "node.cli", "node", "--data", str(tmp_path / "data"), *listen, "--json"]
+    with (tmp_path / "log").open("wb") as log:
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=log)
+    try:
+        ready = await first_line(process)
+        tcp, websocket = sorted(ready["addresses"], key=lambda address: "/ws/" in address)
+        yield RunningNode(tcp, websocket)
+    finally:
+        process.terminate()
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(END_S):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def first_line(process: trio.Process) -> dict[str, Any]:
+    """Return the first object that a node prints, which says where it is."""
+    text = b""
+    assert process.stdout is not None
+    with trio.fail_after(START_S):
+        while b"\n" not in text:
+            data = await process.stdout.receive_some()
+            assert data, "the node ended before it was ready"
+            text += data
+    event: dict[str, Any] = json.loads(text.splitlines()[0])
+    assert event["event"] == "ready"
+    return event
+
+
+async def ask(folder: Path, address: str, kind: str, prompt: str) -> list[dict[str, Any]]:
+    """Let the client send a task, and return the frames that it got."""
+    with trio.fail_after(START_S):
+        done = await trio.run_process(
+            ["node", "client.js", address, kind], stdin=prompt.encode(), capture_stdout=True, cwd=folder
+        )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "websocket"])
+async def test_a_js_client_gets_the_result_of_its_task(
+    client_folder: Path, running_node: RunningNode, transport: str
+) -> None:
+    """What the page promises to a simple client is enough to write one."""  # covers CORE-31
+    accept, result = await ask(client_folder, getattr(running_node, transport), "echo", "Grüße an 世界 🌍")
+    assert (accept["type"], result["type"]) == ("accept", "result")
+    assert (result["result"]["result"], result["task_id"]) == ("Grüße an 世界 🌍", accept["task_id"])
+
+
+@pytest.mark.parametrize("transport", ["tcp", "websocket"])
+async def test_a_js_client_sends_and_gets_large_frames_in_chunks(
+    client_folder: Path, running_node: RunningNode, transport: str
+) -> None:
+    """A prompt of a megabyte goes there and back."""
+    prompt = "0123456789abcdef" * 65_536
+    *_, result = await ask(client_folder, getattr(running_node, transport), "echo", prompt)
+    assert result["result"]["result"] == prompt
+
+
+async def test_a_js_client_is_told_why_its_task_is_refused(client_folder: Path, running_node: RunningNode) -> None:
+    """A Reject has a code for programs and a message that says what would work."""
+    [reject] = await ask(client_folder, running_node.tcp, "summarise", "Hello")
+    assert (reject["type"], reject["code"]) == ("reject", "NO_EXECUTOR")
+    assert "echo" in reject["message"]

@@ -1,0 +1,110 @@
+"""A node put together from the real parts over a network, a store and a clock of the test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from node.background import open_background
+from node.coordination.quotas import Access
+from node.dispatcher import Dispatcher
+from node.executors.echo import EchoExecutor
+from node.executors.remote import RemoteDelegate
+from node.feed import Feed
+from node.gateways.p2p import PeerGateway
+from node.interfaces import Clock, Executor, Store
+from node.manager import Capacity, TaskManager
+from node.stores.memory import MemoryStore
+from node.testing import MemoryHub, MemoryNetwork, TrioClock
+from protocol import DEFAULT_LIMITS, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
+
+# Bounds every wait on trio's clock, which the tests let jump.
+TEST_S = 3_600.0
+
+
+class MemoryNode:
+    """One node of a hub; `running` runs it.
+
+    Attributes:
+        dispatcher: the loop; a new one for each run, as after a restart of the process.
+    """
+
+    def __init__(
+        self,
+        hub: MemoryHub,
+        name: str,
+        executors: Iterable[Executor] = (),
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        capacity: Capacity | None = None,
+        allow: dict[str, tuple[PeerId, ...]] | None = None,
+    ) -> None:
+        self.network = MemoryNetwork(hub, name, limits=limits)
+        self.peer_id = self.network.peer_id
+        self.store = store or MemoryStore()
+        self.clock = clock or TrioClock()
+        self.feed = Feed()
+        self.executors = {executor.kind: executor for executor in (EchoExecutor(), *executors)}
+        self.allow = allow if allow is not None else {}
+        self.manager = TaskManager(self.store, self.clock, self.feed, own_id=self.peer_id, capacity=capacity)
+        self.remote = RemoteDelegate(self.network)
+        self.gateway = PeerGateway(
+            self.manager,
+            self.feed,
+            self.clock,
+            own_id=self.peer_id,
+            executors=self.executors,
+            access=Access(allow=self.allow, max_in_flight=limits.in_flight),
+            usage=self.manager.usage,
+        )
+        self.dispatcher = Dispatcher(
+            self.manager, self.feed, self.clock, self.network, self.executors, self.remote, random.Random(7)
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[MemoryNode]:
+        """Run for the length of the context."""
+        async with (
+            self.manager.running(),
+            self.network.running(self.gateway, self.remote, self.advert_for),
+            open_background() as nursery,
+        ):
+            nursery.start_soon(self.dispatcher.run)
+            yield self
+
+    def advert_for(self, peer_id: PeerId) -> PeerAdvert:
+        """Return what it tells a peer about itself."""
+        slots = sum(executor.slots for executor in self.executors.values())
+        return PeerAdvert(kinds=self.gateway.kinds_for(peer_id), slots=slots, load=self.dispatcher.local_load)
+
+    def submit(
+        self, prompt: str = "a prompt", *, to: MemoryNode | None = None, timeout_s: float | None = None, **fields: Any
+    ) -> TaskId:
+        """Take a task of this node in; another node, this one, or (to=None) any is to do it."""
+        task = Task.new(prompt, self.peer_id, timestamp=self.clock.now(), **{"kind": "echo", **fields})
+        deadline = None if timeout_s is None else self.clock.now() + round(timeout_s * 1000)
+        target = None if to is None else to.peer_id
+        return self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline).id
+
+    async def wait(self, task_id: TaskId) -> TaskRecord:
+        """Return how a task has ended."""
+        with trio.fail_after(TEST_S):
+            return await self.manager.wait(task_id)
+
+    async def run(self, prompt: str = "a prompt", **options: Any) -> TaskRecord:
+        """Submit a task and return how it ended."""
+        return await self.wait(self.submit(prompt, **options))
+
+    async def connect(self, other: MemoryNode) -> None:
+        """Open a session, and keep it up."""
+        await self.network.connect(other.network.addresses[0])
+
+    def tasks_of(self, requester: MemoryNode) -> list[TaskRecord]:
+        """Return what this node knows of another one's tasks."""
+        return [record for record in self.manager.list_tasks() if record.requester == requester.peer_id]

@@ -34,9 +34,16 @@ def encode_body(frame: Frame) -> bytes:
         LocalProtocolError: a value in the frame cannot be carried by msgpack.
     """
     try:
-        return _pack(frame)
+        packer = _idle_packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_to_map, buf_size=SMALL_BYTES)
+    try:
+        body: bytes = packer.pack(frame)
     except (TypeError, ValueError, OverflowError) as error:
         raise LocalProtocolError(f"a {type(frame).__name__} frame cannot be encoded: {error}") from error
+    if len(body) <= SMALL_BYTES:
+        _idle_packers.append(packer)
+    return body
 
 
 def decode_body(body: bytes) -> Frame:
@@ -54,17 +61,6 @@ def decode_body(body: bytes) -> Frame:
         return validate(fields)
     except ValidationError as error:
         raise RemoteProtocolError(f"a frame of type {name} is malformed: {describe_invalid(error)}") from None
-
-
-def _pack(value: object) -> bytes:
-    try:
-        packer = _idle_packers.pop()
-    except IndexError:
-        packer = msgpack.Packer(default=_to_map, buf_size=SMALL_BYTES)
-    packed: bytes = packer.pack(value)
-    if len(packed) <= SMALL_BYTES:
-        _idle_packers.append(packer)
-    return packed
 
 
 class _Shape(NamedTuple):
@@ -111,25 +107,12 @@ def _default(field: dataclasses.Field[Any]) -> object:
 def _unpack(body: bytes) -> dict[str, Any]:
     try:
         check_structure(body)
-        fields = _unpack_unique(body)
+        fields = msgpack.unpackb(body, object_pairs_hook=_unique_keys)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise RemoteProtocolError(f"a frame is not valid msgpack: {str(error) or type(error).__doc__}") from None
     if not isinstance(fields, dict):
         raise RemoteProtocolError(f"a frame is a {type(fields).__name__} and not a map")
     return fields
-
-
-def _unpack_unique(body: bytes) -> Any:
-    """Unpack a body in which no map has a key twice.
-
-    What packs to the same bytes again has lost nothing on the way. To pack it takes half as long as to look at every
-    pair, which is left for bodies that are spelled in another way.
-    """
-    if len(body) <= SMALL_BYTES:
-        value = msgpack.unpackb(body)
-        if _pack(value) == body:
-            return value
-    return msgpack.unpackb(body, object_pairs_hook=_unique_keys)
 
 
 def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

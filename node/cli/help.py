@@ -13,14 +13,19 @@ class DocumentedCommand(click.Command):
 
     Args:
         examples: what to type, each with what it does; empty when it says itself.
+        json_output: what ``--json`` prints, for the reference; empty for a command that has no such option.
 
     Attributes:
         examples: the same.
+        json_output: the same.
     """
 
-    def __init__(self, *arguments: Any, examples: Sequence[tuple[str, str]], **settings: Any) -> None:
+    def __init__(
+        self, *arguments: Any, examples: Sequence[tuple[str, str]], json_output: str = "", **settings: Any
+    ) -> None:
         super().__init__(*arguments, **settings)
         self.examples = examples
+        self.json_output = json_output
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the examples below the options."""

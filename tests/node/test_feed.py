@@ -17,6 +17,7 @@ from protocol import (
     Submitted,
     Task,
     TaskResult,
+    Transition,
     advance,
     begin,
 )
@@ -26,7 +27,7 @@ def life(task: Task, reports: int = 0) -> list[Change]:
     """The changes of a task that completes, with some progress."""
     submitted = Submitted(task, START_MS, TEST_PEER)
     changes = [Change(begin(submitted), submitted)]
-    facts = [
+    facts: list[Transition] = [
         Claimed(task.id, START_MS, 1, TEST_PEER, START_MS + 30_000),
         Started(task.id, START_MS, 1),
         *[Progressed(task.id, START_MS, 1, 0.5, f"step {n}", START_MS + 30_000) for n in range(reports)],
@@ -49,7 +50,7 @@ async def read_all(subscription: Subscription) -> list[Change | Lagged]:
 
     async def reader() -> None:
         async for change in subscription:
-            read.append(change)
+            read.append(change)  # noqa: PERF401 - an extend would add nothing when it is cancelled
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader)

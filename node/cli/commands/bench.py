@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output=(
+        "One object for each figure: `section`, `name`, `value`, `unit`, `floor`, `ratio`, `bounds`, `reached`."
+    ),
     examples=[
         ("peertask bench", ""),
         ("peertask bench latency --seconds 2", ""),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="One [TaskView](http.md#taskview) for each task.",
     examples=[
         ("peertask cancel 3f2b6c1e-…", ""),
         ("peertask list --status executing --json | jq -r .id | xargs peertask cancel", ""),

@@ -16,6 +16,11 @@ DEFAULT_IN_FLIGHT = 4
 
 @click.command(
     cls=DocumentedCommand,
+    json_output=(
+        "One object, also the last line: `nodes`, `tasks`, `complete`, `failed`, `lost` (never ended), "
+        "`duplicates` (results recorded beyond the first), `tasks_per_s`, `p50_ms`, `p99_ms`, `wall_s` (from "
+        "the first task to the last end)."
+    ),
     examples=[
         ("peertask demo", ""),
         ("peertask demo --nodes 8 --tasks 1000 --in-flight 16", ""),
@@ -23,13 +28,21 @@ DEFAULT_IN_FLIGHT = 4
         ("peertask demo --json | tail -1 | jq .tasks_per_s", ""),
     ],
 )
-@click.option("--nodes", type=click.IntRange(1, 50), default=DEFAULT_NODES, show_default=True, help="How many nodes.")
 @click.option(
-    "--tasks", type=click.IntRange(1, 100_000), default=DEFAULT_TASKS, show_default=True, help="How many tasks in all."
+    "--nodes", type=click.IntRange(1, 50), metavar="N", default=DEFAULT_NODES, show_default=True, help="How many nodes."
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    default=DEFAULT_TASKS,
+    show_default=True,
+    help="How many tasks in all.",
 )
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 50),
+    metavar="N",
     default=DEFAULT_IN_FLIGHT,
     show_default=True,
     help="How many tasks each node has asked for at a time.",

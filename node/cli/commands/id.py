@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="One object: `peer_id`, `addresses` (null when no node runs), `data`, `running`.",
     examples=[
         ("peertask id", ""),
         ("peertask id --json | jq -r '.addresses[0]'", ""),

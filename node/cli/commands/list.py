@@ -20,6 +20,7 @@ STATUSES = ("pending", "claimed", "executing", "cancelling", "complete", "failed
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="One [TaskSummary](http.md#tasksummary) for each task.",
     examples=[
         ("peertask list", ""),
         ("peertask list --status failed --status cancelled", ""),

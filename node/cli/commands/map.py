@@ -16,6 +16,10 @@ DEFAULT_CONCURRENCY = 64
 
 @click.command(
     cls=DocumentedCommand,
+    json_output=(
+        "One object for each line that ended, as it ends: `line` (from 1) and the fields of a "
+        "[TaskResult](http.md#taskresult), or `line`, `task_id` and `failure`, a [Failure](http.md#failure)."
+    ),
     examples=[
         ("peertask map --to 12D3KooW… prompts.txt > results.txt", ""),
         ("seq 1000 | peertask map --kind echo --concurrency 256 - --json > results.jsonl", ""),

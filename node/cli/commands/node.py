@@ -15,6 +15,11 @@ from node.cli.options import Invocation, node_options
 
 @click.command(
     cls=DocumentedCommand,
+    json_output=(
+        'One object for each event. The first is `{"event": "ready"}` with `peer_id`, `addresses` (each with '
+        "`/p2p/ID`), `control` (the path of its socket), `http` (a URL or null), `data` and `pid`; then come "
+        "`draining` with `reason`, and `stopped`."
+    ),
     examples=[
         ("peertask node", ""),
         ("peertask node --listen /ip4/0.0.0.0/tcp/4001", "reachable from other machines"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="One [PeerView](http.md#peerview) for each peer.",
     examples=[
         ("peertask peers", ""),
         ("peertask peers --connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", ""),

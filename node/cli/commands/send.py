@@ -21,6 +21,7 @@ _CANCEL_S = 2.0
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="The [TaskResult](http.md#taskresult), exactly; with `--detach` an object with `task_id`.",
     examples=[
         ('peertask send --to /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… "What is a monad?"', ""),
         ("peertask send --to 12D3KooW… --kind echo --priority 9 --timeout 5 hello", ""),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output="The [TaskView](http.md#taskview).",
     examples=[
         ("peertask show 3f2b6c1e-…", ""),
         ("peertask show 3f2b6c1e-… --json | jq .result.result", ""),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
+    json_output=(
+        "One [EventView](http.md#eventview) for each fact, or a [LaggedView](http.md#laggedview) where facts "
+        "are missing."
+    ),
     examples=[
         ("peertask watch", "everything, until Ctrl-C"),
         ("peertask watch 3f2b6c1e-…", ""),

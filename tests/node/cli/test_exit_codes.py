@@ -54,10 +54,9 @@ def test_a_usage_error_points_to_the_help_of_its_command() -> None:
 
 def test_a_defect_is_told_as_one_with_a_traceback_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 70, what to do about it, and where it happened when --debug asks."""
-    try:
-        raise ZeroDivisionError("division by zero")
-    except ZeroDivisionError as error:
-        assert report_error(error, debug=True) is ExitCode.DEFECT
+    with pytest.raises(ZeroDivisionError) as caught:
+        _ = 1 / 0
+    assert report_error(caught.value, debug=True) is ExitCode.DEFECT
     told = capsys.readouterr()
     assert told.out == ""
     assert "error: ZeroDivisionError: division by zero" in told.err

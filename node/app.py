@@ -230,7 +230,7 @@ class Node(NodeControl):
         *,
         to: str | None = None,
         timeout: float | None = None,
-        **fields: Any,  # noqa: ASYNC109 - travels with the task
+        **fields: Any,
     ) -> TaskId:
         """Submit a task, and return its id at once.
 

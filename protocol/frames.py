@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from pydantic import FailFast, Field
 
 from protocol.advert import MAX_SLOTS, Names, PeerAdvert
-from protocol.result import MAX_MESSAGE_CHARS, Code, Failure, TaskResult
+from protocol.result import MAX_MESSAGE_CHARS, Code, Failure, TaskResult, shorten
 from protocol.task import MAX_INT64, MAX_PAYLOAD_BYTES, Count, Milliseconds, Name, Task, TaskId, TaskIdField
 
 PROTOCOL_ID: Final = "/peertask/1.0.0"
@@ -135,6 +135,9 @@ class Reject:
     message: Message = ""
     retry_after_ms: Milliseconds | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shorten(self.message))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -256,6 +259,9 @@ class Bye:
 
     code: Code
     message: Message = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shorten(self.message))
 
 
 TaskFrame = Submit | Accept | Reject | Progress | Result | Attach | Cancel

@@ -113,7 +113,7 @@ class Failure:
     def of(cls, code: ErrorCode, message: str) -> Self:
         """Make a failure with the traits of its code; an over-long message is cut with an ellipsis."""
         traits = TRAITS[code]
-        return cls(code=code, message=_shorten(message), retryable=traits.retryable, maybe_ran=traits.maybe_ran)
+        return cls(code=code, message=shorten(message), retryable=traits.retryable, maybe_ran=traits.maybe_ran)
 
     @classmethod
     def from_error(cls, error: PeertaskError) -> Self:
@@ -149,7 +149,8 @@ class TaskFailed(PeertaskError):
         self.failure = failure
 
 
-def _shorten(message: str) -> str:
+def shorten(message: str) -> str:
+    """Return a message as it can be sent: what UTF-8 cannot carry is replaced, and what is too long is cut."""
     printable = message.encode("utf-8", "replace").decode()
     return printable if len(printable) <= MAX_MESSAGE_CHARS else printable[: MAX_MESSAGE_CHARS - 1] + "…"
 

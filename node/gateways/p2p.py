@@ -194,9 +194,8 @@ class _Delivery:
 
     def _finish(self, record: TaskRecord) -> None:
         frame = Result(task_id=record.id, seq=record.seq, result=record.result, failure=record.failure)
-        try:
-            _send(self._channel, frame)
-        except TooLarge as error:
+        error = _send(self._channel, frame)
+        if isinstance(error, TooLarge):
             failure = Failure.from_error(error)
             _send(self._channel, Result(task_id=record.id, seq=record.seq, failure=failure))
 
@@ -208,13 +207,16 @@ def _reject(channel: Channel, task_id: TaskId, error: PeertaskError) -> None:
     _send(channel, frame)
 
 
-def _send(channel: Channel, frame: Frame) -> None:
-    """Send unless the session is over: the peer will ask again on the next one."""
+def _send(channel: Channel, frame: Frame) -> PeertaskError | None:
+    """Send unless the session is over, when the peer will ask again on the next one; return why a frame is not sent.
+
+    What a peer does not take must not reach the parts of the node that told of it.
+    """
     if channel.closed:
-        return
+        return None
     try:
         channel.send(frame)
-    except TooLarge:
-        raise
     except PeertaskError as error:
         log.info("answer not sent", peer_id=channel.peer_id, frame=type(frame).__name__, reason=str(error))
+        return error
+    return None

@@ -99,9 +99,7 @@ class PeerNetwork(Network, SessionOwner):
     ) -> AsyncIterator[None]:
         """Listen and keep sessions; see `Network.running`."""
         self._handlers = (worker, requester)
-        self._routes = {
-            kind: worker if speaker is Role.REQUESTER else requester for kind, speaker in SPOKEN_BY.items()
-        }
+        self._routes = {kind: worker if speaker is Role.REQUESTER else requester for kind, speaker in SPOKEN_BY.items()}
         self._advert = advert
         async with open_host(self._host_config) as host, open_background() as nursery:
             self._host, self._nursery = host, nursery

@@ -206,6 +206,7 @@ class Session(Channel):
         self._greeted = False
         self._welcome = False
         self._silent = False
+        self._refused = False
         self._heard_at = trio.current_time()
 
     def __repr__(self) -> str:
@@ -259,6 +260,7 @@ class Session(Channel):
     def _refuse(self, error: PeertaskError) -> None:
         log.warning("session ended by this node", peer_id=self.peer_id, code=error.code.value, reason=error.message)
         self._large.clear()
+        self._refused = True
         self.leave(error.code, str(error))
 
     def _refuse_defect(self, error: Exception) -> None:
@@ -322,9 +324,14 @@ class Session(Channel):
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - a defect of the owner must not end the other sessions
             self._refuse_defect(error)
-        finally:
-            self._read_out.set()
-            self._end_unless_answers_are_due()
+
+    async def _read_away(self) -> None:
+        """Drop what comes after the end: closing a connection with bytes unread may lose this side's last words."""
+        try:
+            while await self._stream.read(READ_BYTES):
+                pass
+        except BaseLibp2pError as error:
+            log.debug("stream ended", peer_id=self.peer_id, reason=type(error).__name__)
 
     def _end_unless_answers_are_due(self) -> None:
         """End with the peer's side of the stream; a simple client may have closed it and wait for its results."""
@@ -359,9 +366,7 @@ class Session(Channel):
 
     def _refuse_task(self, frame: Submit) -> None:
         message = f"{self._queued:,} bytes of answers wait for you to read them. Read them first"
-        self.send(
-            Reject(task_id=frame.task_id, code=ErrorCode.BUSY, message=message, retry_after_ms=BACKLOG_RETRY_MS)
-        )
+        self.send(Reject(task_id=frame.task_id, code=ErrorCode.BUSY, message=message, retry_after_ms=BACKLOG_RETRY_MS))
 
     def _greet(self, frame: Frame) -> None:
         self._greeted = True
@@ -423,6 +428,9 @@ class Session(Channel):
     async def _listen(self) -> None:
         with trio.CancelScope(shield=True):
             await self._read()
+            await self._read_away()
+            self._read_out.set()
+            self._end_unless_answers_are_due()
 
     async def _speak(self) -> None:
         with trio.CancelScope(shield=True):
@@ -489,7 +497,7 @@ class Session(Channel):
             await self._read_out.wait()
         if self._silent or not self._written.is_set():
             await self.carrier.abort()
-        elif not self._read_out.is_set() or (self.hello is not None and self._owner.is_last(self)):
+        elif self._refused or not self._read_out.is_set() or (self.hello is not None and self._owner.is_last(self)):
             await self.carrier.close()
 
     async def _close_stream(self) -> None:

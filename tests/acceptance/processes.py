@@ -80,7 +80,7 @@ class Process:
         """Send it a signal."""
         self.popen.send_signal(number)
 
-    def wait(self, limit_s: float = STOP_S) -> Done:
+    def wait(self, limit_s: float = CALL_S) -> Done:
         """Wait for its end."""
         code = self.popen.wait(limit_s)
         return Done(code, self.out.read_text(), self.err.read_text())

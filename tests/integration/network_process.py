@@ -1,4 +1,7 @@
-"""A network in a process of its own that keeps a session with one peer: `python -m tests.integration.network_process ADDRESS`."""
+"""A network in a process of its own: `python -m tests.integration.network_process ADDRESS`.
+
+It keeps a session with the peer at the address until it is killed.
+"""
 
 import sys
 

@@ -32,9 +32,7 @@ async def network_pair() -> AsyncIterator[tuple[Network, Network]]:
 
 
 @asynccontextmanager
-async def side(
-    *listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None
-) -> AsyncIterator[Side]:
+async def side(*listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None) -> AsyncIterator[Side]:
     """A network that runs, and what it tells."""
     made = Side(make_network(*listen, key_pair=key_pair, pulse=pulse))
     async with made.running():

@@ -34,5 +34,5 @@ async def has_ended(node: Node, task_id: str) -> TaskRecord:
 
 async def cut(node: Node, peer_id: PeerId) -> None:
     """Break the connection with a peer without a word."""
-    host = node._network._running_host()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public cuts a wire
+    host = node._network._running_host()  # noqa: SLF001 - nothing public cuts a wire
     await abort_connection(host, ID.from_string(peer_id))

@@ -17,7 +17,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 from node.interfaces import Channel
-from node.net.host import abort_connection, open_host
+from node.net.host import abort_connection
 from node.net.network import PeerNetwork
 from node.testing import check_channels, check_network, make_task
 from node.testing.network_sides import Side, connect
@@ -26,7 +26,6 @@ from protocol import (
     Accept,
     Bye,
     ErrorCode,
-    FrameDecoder,
     Hello,
     PeerAdvert,
     PeerId,
@@ -37,7 +36,7 @@ from protocol import (
     encode_frame,
 )
 from tests.integration.foreign_peers import foreign_peer
-from tests.integration.hosts import LOOPBACK, address_of, becomes_true, config, free_port, host_process, server
+from tests.integration.hosts import address_of, becomes_true, config, free_port, server
 from tests.integration.networks import SHORT_PULSE, make_network, network_pair, port_of, side
 
 DUELS = 20  # both dial at once
@@ -483,16 +482,15 @@ async def test_an_announcement_that_a_peer_does_not_take_is_its_own_loss() -> No
     from protocol import Limits  # noqa: PLC0415
 
     with trio.fail_after(20):
-        async with side() as one, side() as other:
-            async with foreign_peer(one.address) as tiny:
-                stream = await tiny.open(TProtocol(PROTOCOL_ID))
-                await stream.write(encode_frame(Hello(limits=Limits(frame=1024, chunk=1024, payload=1024)))[0])
-                await one.wait_until(lambda: len(one.network.channels()) == 1)
-                await connect(one, other)
-                one.advert = PeerAdvert(kinds=tuple(f"a-kind-with-a-long-name-{number:03}" for number in range(120)))
-                one.network.announce()
-                await other.wait_until(lambda: len(advert_of(other.channel_to(one)).kinds) == 120)
-                assert len(one.network.channels()) == 2
+        async with side() as one, side() as other, foreign_peer(one.address) as tiny:
+            stream = await tiny.open(TProtocol(PROTOCOL_ID))
+            await stream.write(encode_frame(Hello(limits=Limits(frame=1024, chunk=1024, payload=1024)))[0])
+            await one.wait_until(lambda: len(one.network.channels()) == 1)
+            await connect(one, other)
+            one.advert = PeerAdvert(kinds=tuple(f"a-kind-with-a-long-name-{number:03}" for number in range(120)))
+            one.network.announce()
+            await other.wait_until(lambda: len(advert_of(other.channel_to(one)).kinds) == 120)
+            assert len(one.network.channels()) == 2
 
 
 # --- Ending ----------------------------------------------------------------------------------------------------------
@@ -515,16 +513,15 @@ async def test_stopping_says_goodbye_and_leaves_no_task_and_no_socket() -> None:
     """To every peer, also to those that only came; nothing of it is left behind."""
     with trio.fail_after(30):
         tasks, files = running_tasks(), open_files()
-        async with side() as one:
-            async with side() as dialled, side() as came:
-                async with side() as stops:
-                    await connect(stops, dialled)
-                    await connect(came, stops)
-                    await stops.network.connect(one.address)
-                for peer in (dialled, came, one):
-                    await peer.worker.wait_until(lambda peer=peer: bool(peer.worker.endings))  # type: ignore[misc]
-                    assert peer.worker.endings[0][1] == "the peer said goodbye: the node is stopping"
-                assert [reason for _, reason in stops.worker.endings] == ["the node is stopping"] * 3
+        async with side() as one, side() as dialled, side() as came:
+            async with side() as stops:
+                await connect(stops, dialled)
+                await connect(came, stops)
+                await stops.network.connect(one.address)
+            for peer in (dialled, came, one):
+                await peer.worker.wait_until(lambda peer=peer: bool(peer.worker.endings))  # type: ignore[misc]
+                assert peer.worker.endings[0][1] == "the peer said goodbye: the node is stopping"
+            assert [reason for _, reason in stops.worker.endings] == ["the node is stopping"] * 3
         await becomes_true(lambda: running_tasks() == tasks)
         assert open_files() == files
 
@@ -544,14 +541,19 @@ async def test_a_network_that_is_cancelled_says_goodbye_all_the_same() -> None:
                 assert peer.worker.endings[0][1] == "the peer said goodbye: the node is stopping"
 
 
+async def fail_while_connected(peer: Side) -> None:
+    """Raise inside the block of a network that has a session."""
+    async with side() as stops:
+        await connect(stops, peer)
+        raise KeyError("mine")
+
+
 async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
     """Not in a group, and after everybody was told goodbye."""
     with trio.fail_after(20):
         async with side() as one:
             with pytest.raises(KeyError, match="mine"):
-                async with side() as stops:
-                    await connect(stops, one)
-                    raise KeyError("mine")
+                await fail_while_connected(one)
             await one.worker.wait_until(lambda: bool(one.worker.endings))
 
 

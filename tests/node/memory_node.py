@@ -19,6 +19,7 @@ from node.gateways.p2p import PeerGateway
 from node.interfaces import Clock, Executor, Store
 from node.manager import Capacity, TaskManager
 from node.stores.memory import MemoryStore
+from node.telemetry import default_to_stdlib_logging
 from node.testing import MemoryHub, MemoryNetwork, TrioClock
 from protocol import DEFAULT_LIMITS, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
 
@@ -70,6 +71,7 @@ class MemoryNode:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[MemoryNode]:
         """Run for the length of the context."""
+        default_to_stdlib_logging()  # as `open_node` does; structlog's own way takes seconds to print an exception
         async with (
             self.manager.running(),
             self.network.running(self.gateway, self.remote, self.advert_for),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,7 +35,6 @@ from protocol import (
     Claimed,
     Completed,
     ErrorCode,
-    Failed,
     PeertaskError,
     Progressed,
     Released,
@@ -49,8 +49,8 @@ from tests.node.memory_node import TEST_S, MemoryNode
 
 
 @pytest.fixture
-async def hub(autojump_clock: MockClock) -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test; waiting costs no time."""
+async def hub() -> AsyncIterator[MemoryHub]:
+    """What lies between the nodes of a test."""
     async with open_memory_hub() as hub:
         yield hub
 
@@ -106,13 +106,15 @@ async def scene(hub: MemoryHub) -> AsyncIterator[Scene]:
 def failure_of(record: TaskRecord) -> tuple[TaskStatus, ErrorCode | None, str]:
     """How a task has ended without a result."""
     failure = record.failure
-    return record.status, failure and failure.code, failure.message if failure else ""
+    if failure is None:
+        return record.status, None, ""
+    return record.status, failure.code, failure.message
 
 
 # --- a life ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_is_executed_and_its_result_recorded(scene: Scene) -> None:
+async def test_a_task_is_executed_and_its_result_recorded(autojump_clock: MockClock, scene: Scene) -> None:
     """Submitted, claimed, started, complete: with the text, the artifacts and the time that it took."""
     # covers CORE-9, CORE-15, CORE-16, CORE-20
     artifact = Artifact(name="plot", content="data")
@@ -126,7 +128,7 @@ async def test_a_task_is_executed_and_its_result_recorded(scene: Scene) -> None:
     assert scene.facts(task_id) == [Submitted, Claimed, Started, Completed]
 
 
-async def test_the_mock_executor_answers_after_its_delay(hub: MemoryHub) -> None:
+async def test_the_mock_executor_answers_after_its_delay(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """The first task of a new user: its result names the prompt, after 100 to 500 ms."""
     # covers CORE-5, CORE-6, CORE-7, CORE-14, CORE-34
     node = MemoryNode(hub, "node", [MockExecutor(seed=1)])
@@ -137,7 +139,7 @@ async def test_the_mock_executor_answers_after_its_delay(hub: MemoryHub) -> None
         assert MIN_DELAY_MS <= record.result.duration_ms <= MAX_DELAY_MS + 1
 
 
-async def test_several_tasks_run_at_once_and_are_tracked_accurately(scene: Scene) -> None:
+async def test_several_tasks_run_at_once_and_are_tracked_accurately(autojump_clock: MockClock, scene: Scene) -> None:
     """Forty tasks over sixteen slots: at every moment the statuses add up, and each ends with its own result."""
     # covers CORE-17
     tasks = {}
@@ -157,7 +159,7 @@ async def test_several_tasks_run_at_once_and_are_tracked_accurately(scene: Scene
 
 
 @pytest.mark.parametrize("slots", [1, 3, 100])
-async def test_slots_are_used_and_never_exceeded(hub: MemoryHub, slots: int) -> None:
+async def test_slots_are_used_and_never_exceeded(autojump_clock: MockClock, hub: MemoryHub, slots: int) -> None:
     """As many executions at once as the executor has slots, from the first moment until the queue is empty."""
     async with scene_of(hub, ScriptedExecutor(slots=slots)) as scene:
         for number in range(2 * slots + 1):
@@ -171,7 +173,7 @@ async def test_slots_are_used_and_never_exceeded(hub: MemoryHub, slots: int) -> 
         assert trio.current_time() - begin == pytest.approx(0.3, abs=0.01)
 
 
-async def test_urgent_tasks_go_first(hub: MemoryHub) -> None:
+async def test_urgent_tasks_go_first(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """With one slot: by priority, and then in the order of coming."""
     async with scene_of(hub, ScriptedExecutor(slots=1)) as scene:
         gate = trio.Event()
@@ -186,7 +188,7 @@ async def test_urgent_tasks_go_first(hub: MemoryHub) -> None:
         assert [seen.task.prompt for seen in scene.executor.seen] == ["first", "high", "high too", "middle", "low"]
 
 
-async def test_an_executor_may_be_replaced_while_the_node_runs(hub: MemoryHub) -> None:
+async def test_an_executor_may_be_replaced_while_the_node_runs(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """Tasks that come later go to the new one, as many at once as it has slots."""
     async with scene_of(hub, ScriptedExecutor(slots=4)) as scene:
         assert (await scene.run()).status is TaskStatus.COMPLETE
@@ -202,7 +204,7 @@ async def test_an_executor_may_be_replaced_while_the_node_runs(hub: MemoryHub) -
         assert len(scene.executor.seen) == 1
 
 
-async def test_a_task_whose_kind_comes_later_waits_for_it(scene: Scene) -> None:
+async def test_a_task_whose_kind_comes_later_waits_for_it(autojump_clock: MockClock, scene: Scene) -> None:
     """Registering an executor starts what has waited for it."""
     task_id = scene.submit(kind="later")
     await wait_all_tasks_blocked()
@@ -248,7 +250,7 @@ async def run_careless(hub: MemoryHub, function: Callable[[Execution], Any], **o
     ],
 )
 async def test_what_an_executor_raises_fails_the_task_with_its_message(
-    scene: Scene, error: Exception, message: str
+    autojump_clock: MockClock, scene: Scene, error: Exception, message: str
 ) -> None:
     """Without a traceback, without a retry; the next task runs."""
     scene.executor.then(Raise(error))
@@ -261,9 +263,18 @@ async def test_what_an_executor_raises_fails_the_task_with_its_message(
 
 
 @pytest.mark.parametrize(
-    "value", [None, "text", b"bytes", Output(5), Output("\ud800"), Output("x", (None,)), ValueError("returned")]
+    "value",
+    [
+        None,
+        "text",
+        b"bytes",
+        Output(5),  # type: ignore[arg-type]
+        Output("\ud800"),
+        Output("x", (None,)),  # type: ignore[arg-type]
+        ValueError("returned"),
+    ],
 )
-async def test_what_cannot_be_a_result_fails_the_task(hub: MemoryHub, value: Any) -> None:
+async def test_what_cannot_be_a_result_fails_the_task(autojump_clock: MockClock, hub: MemoryHub, value: Any) -> None:
     """An executor with a defect neither ends the node nor completes its task with nonsense."""
 
     async def return_it(_execution: Execution) -> Any:
@@ -274,7 +285,7 @@ async def test_what_cannot_be_a_result_fails_the_task(hub: MemoryHub, value: Any
     assert text
 
 
-async def test_a_retryable_failure_is_tried_again_with_back_off(scene: Scene) -> None:
+async def test_a_retryable_failure_is_tried_again_with_back_off(autojump_clock: MockClock, scene: Scene) -> None:
     """Until it works: each attempt later than the last, and the record counts them."""
     retryable = Raise(PeertaskError("the disk is away", code=ErrorCode.STORE_FAILED))
     scene.executor.then(retryable, retryable, Return("at last"))
@@ -294,7 +305,7 @@ async def test_a_retryable_failure_is_tried_again_with_back_off(scene: Scene) ->
         assert release.at < release.not_before <= claim.at <= release.not_before + 5
 
 
-async def test_retries_come_to_an_end(scene: Scene) -> None:
+async def test_retries_come_to_an_end(autojump_clock: MockClock, scene: Scene) -> None:
     """A task fails with the last error when its attempts are used up."""
     scene.executor.on("a prompt", Raise(PeertaskError("the disk is away", code=ErrorCode.STORE_FAILED)))
     record = await scene.run(retry=RetryPolicy(attempts=4, backoff_ms=10))
@@ -303,7 +314,9 @@ async def test_retries_come_to_an_end(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("script", [(Hang(),), (Report(0.5), Delay(5_000)), (Delay(1_001),)])
-async def test_an_execution_that_takes_longer_than_its_timeout_is_stopped(scene: Scene, script: Any) -> None:
+async def test_an_execution_that_takes_longer_than_its_timeout_is_stopped(
+    autojump_clock: MockClock, scene: Scene, script: Any
+) -> None:
     """TIMEOUT after exactly that time; the slot is free again."""
     scene.executor.then(script)
     begin = trio.current_time()
@@ -314,7 +327,7 @@ async def test_an_execution_that_takes_longer_than_its_timeout_is_stopped(scene:
     assert scene.executor.seen[0].ended == "cancelled"
 
 
-async def test_a_timeout_of_one_task_does_not_touch_the_next(hub: MemoryHub) -> None:
+async def test_a_timeout_of_one_task_does_not_touch_the_next(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """With one slot, one after the other: only what is too slow itself ends so."""
     async with scene_of(hub, ScriptedExecutor(slots=1)) as scene:
         scene.executor.on("quick", Delay(900)).on("slow", Hang())
@@ -327,7 +340,7 @@ async def test_a_timeout_of_one_task_does_not_touch_the_next(hub: MemoryHub) -> 
         assert ends[2] is TaskStatus.FAILED
 
 
-async def test_a_deadline_ends_an_execution(scene: Scene) -> None:
+async def test_a_deadline_ends_an_execution(autojump_clock: MockClock, scene: Scene) -> None:
     """The time that the requester gave includes the waiting; an earlier timeout goes first."""
     scene.executor.on("a prompt", Hang())
     late = scene.submit(timeout_s=2.0, timeout_ms=3_000)
@@ -338,7 +351,9 @@ async def test_a_deadline_ends_an_execution(scene: Scene) -> None:
     assert scene.executor.running == 0
 
 
-async def test_a_task_whose_deadline_passes_while_it_waits_is_never_started(hub: MemoryHub) -> None:
+async def test_a_task_whose_deadline_passes_while_it_waits_is_never_started(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """It fails on time, not when its turn would have come."""
     async with scene_of(hub, ScriptedExecutor(slots=1)) as scene:
         gate = trio.Event()
@@ -354,7 +369,7 @@ async def test_a_task_whose_deadline_passes_while_it_waits_is_never_started(hub:
         assert [seen.task.prompt for seen in scene.executor.seen] == ["first"]
 
 
-async def test_an_executor_knows_how_long_the_requester_still_cares(hub: MemoryHub) -> None:
+async def test_an_executor_knows_how_long_the_requester_still_cares(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """In remaining milliseconds, 0 at the least; None without a deadline."""
     seen: list[int | None] = []
 
@@ -377,7 +392,7 @@ async def run_careless_again(hub: MemoryHub, function: Callable[[Execution], Any
 # --- cancelling ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancel_stops_an_execution(scene: Scene) -> None:
+async def test_a_cancel_stops_an_execution(autojump_clock: MockClock, scene: Scene) -> None:
     """Its children are gone when the task is cancelled, and its slot is free."""
     scene.executor.then(Hang())
     task_id = scene.submit()
@@ -390,7 +405,7 @@ async def test_a_cancel_stops_an_execution(scene: Scene) -> None:
     assert scene.node.dispatcher.executing == scene.node.dispatcher.local_load == 0
 
 
-async def test_a_cancel_leaves_the_others_alone(hub: MemoryHub) -> None:
+async def test_a_cancel_leaves_the_others_alone(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """Also those that the same runner carries out later."""
     async with scene_of(hub, ScriptedExecutor(slots=2)) as scene:
         scene.executor.on("go on", Delay(50)).on("stop", Hang())
@@ -404,7 +419,7 @@ async def test_a_cancel_leaves_the_others_alone(hub: MemoryHub) -> None:
             assert (await scene.node.wait(task_id)).status is TaskStatus.COMPLETE
 
 
-async def test_a_task_that_waits_is_cancelled_at_once(hub: MemoryHub) -> None:
+async def test_a_task_that_waits_is_cancelled_at_once(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """It never runs."""
     async with scene_of(hub, ScriptedExecutor(slots=1)) as scene:
         gate = trio.Event()
@@ -418,7 +433,9 @@ async def test_a_task_that_waits_is_cancelled_at_once(hub: MemoryHub) -> None:
         assert [seen.task.prompt for seen in scene.executor.seen] == ["first", "third"]
 
 
-async def test_a_task_that_is_cancelled_between_its_claim_and_its_first_step_never_runs(scene: Scene) -> None:
+async def test_a_task_that_is_cancelled_between_its_claim_and_its_first_step_never_runs(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
     """Whoever hears of the claim may cancel at once: the executor never sees the task, and the slot is free."""
 
     def cancel(change: Change) -> None:
@@ -434,7 +451,7 @@ async def test_a_task_that_is_cancelled_between_its_claim_and_its_first_step_nev
     assert (await scene.run("wanted")).status is TaskStatus.COMPLETE
 
 
-async def test_a_task_that_is_ready_but_not_begun_can_be_cancelled(hub: MemoryHub) -> None:
+async def test_a_task_that_is_ready_but_not_begun_can_be_cancelled(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """Claimed in the same round as one that cancels it: it is not executed although a runner has it before it."""
     begun: list[str] = []
 
@@ -453,7 +470,7 @@ async def test_a_task_that_is_ready_but_not_begun_can_be_cancelled(hub: MemoryHu
     assert ends == [TaskStatus.COMPLETE, *[TaskStatus.CANCELLED] * 3]
 
 
-async def test_a_result_that_was_there_first_is_kept(hub: MemoryHub) -> None:
+async def test_a_result_that_was_there_first_is_kept(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """An executor that returns in spite of the cancel completes its task: the work is done."""
 
     async def finish_anyway(execution: Execution) -> Output:
@@ -467,7 +484,9 @@ async def test_a_result_that_was_there_first_is_kept(hub: MemoryHub) -> None:
     assert record.result is not None
 
 
-async def test_what_an_executor_raises_because_it_is_stopped_is_not_its_end(hub: MemoryHub) -> None:
+async def test_what_an_executor_raises_because_it_is_stopped_is_not_its_end(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """Cancelled stays cancelled and a timeout stays a timeout, when cleaning up fails, in a child or not."""
 
     async def fail_at_the_end() -> None:
@@ -498,7 +517,9 @@ async def test_what_an_executor_raises_because_it_is_stopped_is_not_its_end(hub:
     assert [node.manager.get_task(task_id).status for task_id in left] == [TaskStatus.PENDING] * 2
 
 
-async def test_the_children_of_an_execution_are_gone_when_it_is_cancelled(hub: MemoryHub) -> None:
+async def test_the_children_of_an_execution_are_gone_when_it_is_cancelled(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """Whatever it started in a nursery has ended, cleaning up included, before the task is told to be cancelled."""
     events: list[str] = []
 
@@ -528,7 +549,7 @@ async def test_the_children_of_an_execution_are_gone_when_it_is_cancelled(hub: M
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
-async def test_progress_is_recorded_ten_times_a_second_at_the_most(scene: Scene) -> None:
+async def test_progress_is_recorded_ten_times_a_second_at_the_most(autojump_clock: MockClock, scene: Scene) -> None:
     """However often an executor reports; the first report comes through at once."""
     steps = [step for number in range(1_000) for step in (Report(number / 1_000, f"step {number}"), Delay(1))]
     scene.executor.then(tuple(steps))
@@ -537,7 +558,7 @@ async def test_progress_is_recorded_ten_times_a_second_at_the_most(scene: Scene)
     reports = [change.fact for change in scene.told if isinstance(change.fact, Progressed)]
     assert 9 <= len(reports) <= 11
     assert reports[0].fraction == 0
-    gaps = [later.at - earlier.at for earlier, later in zip(reports, reports[1:], strict=False)]
+    gaps = [later.at - earlier.at for earlier, later in pairwise(reports)]
     assert min(gaps) >= PROGRESS_INTERVAL_MS
     assert scene.facts(task_id)[-1] is Completed
 
@@ -553,7 +574,7 @@ async def test_progress_is_recorded_ten_times_a_second_at_the_most(scene: Scene)
     ],
 )
 async def test_a_report_is_made_to_fit(
-    scene: Scene, fraction: float, message: str, expected: tuple[float, str]
+    autojump_clock: MockClock, scene: Scene, fraction: float, message: str, expected: tuple[float, str]
 ) -> None:
     """What an executor says too much of neither fails its task nor reaches those who watch."""
     scene.executor.then((Report(fraction, message), Return("done")))
@@ -563,7 +584,7 @@ async def test_a_report_is_made_to_fit(
     assert (report.fraction, report.message) == expected
 
 
-async def test_nothing_is_reported_after_the_end(hub: MemoryHub) -> None:
+async def test_nothing_is_reported_after_the_end(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """An execution that kept its handle says what it likes: the record stays as it is."""
     kept: list[Execution] = []
 
@@ -582,7 +603,7 @@ async def test_nothing_is_reported_after_the_end(hub: MemoryHub) -> None:
 # --- stopping and starting again -------------------------------------------------------------------------------------
 
 
-async def test_a_node_that_stops_gives_back_what_runs(hub: MemoryHub) -> None:
+async def test_a_node_that_stops_gives_back_what_runs(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """Executions are stopped, their tasks wait for the next run, which completes them; no retry is used up."""
     store = MemoryStore()
     async with scene_of(hub, ScriptedExecutor(slots=2), store=store) as scene:
@@ -601,7 +622,7 @@ async def test_a_node_that_stops_gives_back_what_runs(hub: MemoryHub) -> None:
             assert (record.status, record.failures, record.lost_leases) == (TaskStatus.COMPLETE, 0, 0)
 
 
-async def test_a_node_that_crashed_goes_on_where_it_was(hub: MemoryHub) -> None:
+async def test_a_node_that_crashed_goes_on_where_it_was(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """What was waiting, claimed or executing runs again, what was to stop has stopped, what had ended stays."""
     store = HeldStore()
     async with scene_of(hub, store=store) as scene:
@@ -623,7 +644,7 @@ async def test_a_node_that_crashed_goes_on_where_it_was(hub: MemoryHub) -> None:
         assert sorted(seen.task.prompt for seen in again.executor.seen) == ["hang", "waiting"]
 
 
-async def test_draining_starts_nothing_and_waits_for_what_runs(scene: Scene) -> None:
+async def test_draining_starts_nothing_and_waits_for_what_runs(autojump_clock: MockClock, scene: Scene) -> None:
     """What waits keeps waiting; nothing new is taken in."""
     scene.executor.on("a prompt", Delay(5_000)).on("waits", Delay(1))
     running = scene.submit()
@@ -672,7 +693,7 @@ async def commit_all(store: HeldStore) -> None:
     ],
 )
 async def test_an_execution_may_end_before_its_start_is_saved(
-    hub: MemoryHub, script: Return | Raise, expected: TaskStatus
+    autojump_clock: MockClock, hub: MemoryHub, script: Return | Raise, expected: TaskStatus
 ) -> None:
     """Nothing waits for the disk, and nothing is lost for it: the end is recorded behind the start."""
     async with slow_scene(hub) as (scene, store):
@@ -690,7 +711,9 @@ async def test_an_execution_may_end_before_its_start_is_saved(
 
 
 @pytest.mark.parametrize("script", [Return("done"), Raise(ValueError("no"))])
-async def test_a_cancel_and_an_end_may_wait_for_the_disk_together(hub: MemoryHub, script: Return | Raise) -> None:
+async def test_a_cancel_and_an_end_may_wait_for_the_disk_together(
+    autojump_clock: MockClock, hub: MemoryHub, script: Return | Raise
+) -> None:
     """Whatever was recorded last is the end; the loop goes on."""
     async with slow_scene(hub) as (scene, store):
         gate = trio.Event()
@@ -707,7 +730,9 @@ async def test_a_cancel_and_an_end_may_wait_for_the_disk_together(hub: MemoryHub
         assert (await scene.run()).status is TaskStatus.COMPLETE
 
 
-async def test_a_cancel_may_be_on_its_way_to_the_disk_when_a_deadline_passes(hub: MemoryHub) -> None:
+async def test_a_cancel_may_be_on_its_way_to_the_disk_when_a_deadline_passes(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """A task that nobody can start is cancelled, and expires, at once."""
     async with slow_scene(hub) as (scene, store):
         task_id = scene.submit(kind="nobody", timeout_s=1.0)
@@ -720,7 +745,9 @@ async def test_a_cancel_may_be_on_its_way_to_the_disk_when_a_deadline_passes(hub
         assert (await scene.run()).status is TaskStatus.COMPLETE
 
 
-async def test_a_cancel_may_be_on_its_way_to_the_disk_when_the_plan_starts_the_task(hub: MemoryHub) -> None:
+async def test_a_cancel_may_be_on_its_way_to_the_disk_when_the_plan_starts_the_task(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """The task does not run, and its slot stays free."""
     async with slow_scene(hub) as (scene, store):
         task_id = scene.submit()
@@ -733,7 +760,9 @@ async def test_a_cancel_may_be_on_its_way_to_the_disk_when_the_plan_starts_the_t
         assert scene.node.dispatcher.local_load == 0
 
 
-async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(hub: MemoryHub) -> None:
+async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """The task is given back behind its claim, so that the next run finds it waiting."""
     async with slow_scene(hub) as (scene, store):
         scene.executor.then(Hang())
@@ -743,7 +772,9 @@ async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(hub: Memo
     assert scene.facts(task_id) == [Submitted, Claimed, Started, Released]
 
 
-async def test_tasks_that_ended_long_before_their_deadline_are_not_held_on_to(hub: MemoryHub) -> None:
+async def test_tasks_that_ended_long_before_their_deadline_are_not_held_on_to(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
     """Ten thousand tasks for a peer, each with an hour's time, all done: the loop keeps none of them."""
     ann, ben = MemoryNode(hub, "ann"), MemoryNode(hub, "ben")
     async with ann.running(), ben.running():

@@ -11,11 +11,14 @@ from protocol import (
     FRAME_TYPES,
     PROTOCOL_ID,
     PROTOCOL_VERSION,
+    Bye,
+    ErrorCode,
     Frame,
     FrameDecoder,
     Heartbeat,
     Limits,
     LocalProtocolError,
+    Reject,
     Submit,
     Task,
     TooLarge,
@@ -79,6 +82,17 @@ def test_the_same_frame_has_the_same_bytes_every_time() -> None:
 def submit(prompt_bytes: int) -> Submit:
     """Return a Submit with so much text."""
     return Submit(Task(id=TASK_ID, prompt="x" * prompt_bytes, sender=ALICE, timestamp=NOON))
+
+
+@pytest.mark.parametrize("message", ["x" * 10_000, "bad \ud800 text"])
+def test_the_words_of_a_refusal_can_always_be_sent(message: str) -> None:
+    """An error of any length and content ends in a frame that the peer takes, and not in the end of the session."""
+    for frame in (
+        Reject(task_id=TASK_ID, code=ErrorCode.NO_EXECUTOR, message=message),
+        Bye(ErrorCode.INTERNAL, message),
+    ):
+        assert decode_body(encode_body(frame)) == frame
+        assert frame.message[:3] == message[:3]
 
 
 LIMITS = [

@@ -79,16 +79,18 @@ class Member:
         return f"node {self.index + 1}"
 
     async def run(self) -> None:
-        """Run the process until it ends."""
-        async with trio.open_nursery() as nursery:
-            self._process = await trio.lowlevel.open_process(
-                _command(self.folder), stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0, env=_environment()
-            )
-            nursery.start_soon(self._read_events, self._process)
-            nursery.start_soon(self._read_log, self._process)
-            await self._process.wait()
-        if self.state is not MemberState.KILLED:
-            self.state = MemberState.ENDED
+        """Run the process until it ends; when cancelled, end it and remove what is left of it."""
+        self._process = process = await trio.lowlevel.open_process(
+            _command(self.folder), stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0, env=_environment()
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_events, process)
+                nursery.start_soon(self._read_log, process)
+                await process.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end(process)
         self._ready.set()
 
     async def ready(self) -> None:
@@ -113,15 +115,14 @@ class Member:
         self.state = MemberState.KILLED
         self._signal(signal.SIGKILL)
 
-    async def stop(self) -> None:
-        """End it, by force when it does not end by itself, and remove what is left of it."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            self._signal(signal.SIGTERM)
-            with trio.move_on_after(STOP_S):
-                await process.wait()
-            self._signal(signal.SIGKILL)
+    async def _end(self, process: trio.Process) -> None:
+        self._signal(signal.SIGTERM)
+        with trio.move_on_after(STOP_S):
             await process.wait()
+        self._signal(signal.SIGKILL)
+        await process.wait()
+        if self.state is not MemberState.KILLED:
+            self.state = MemberState.ENDED
         _remove(self.folder)
 
     def _signal(self, number: int) -> None:
@@ -185,17 +186,7 @@ async def open_fleet(size: int) -> AsyncIterator[Fleet]:
     async with open_background() as nursery:
         for member in fleet.members:
             nursery.start_soon(member.run)
-        try:
-            yield fleet
-        finally:
-            with trio.CancelScope(shield=True):
-                await _stop_all(fleet.members)
-
-
-async def _stop_all(members: Sequence[Member]) -> None:
-    async with trio.open_nursery() as nursery:
-        for member in members:
-            nursery.start_soon(member.stop)
+        yield fleet
 
 
 async def _connect(member: Member, others: Sequence[Member]) -> None:

@@ -274,9 +274,7 @@ class Ends:
         limits: Limits | None = None,
     ) -> Session:
         """Return a session at our end, which does not run yet."""
-        return Session(
-            self.ours, self.carrier, THERE, initiator, owner, limits=limits or owner.limits, pulse=pulse
-        )
+        return Session(self.ours, self.carrier, THERE, initiator, owner, limits=limits or owner.limits, pulse=pulse)
 
     def their_session(self, owner: RecordingOwner, initiator: Initiator = Initiator.SELF) -> Session:
         """Return a session at the other end, which does not run yet."""

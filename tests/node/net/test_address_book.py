@@ -8,8 +8,9 @@ from node.net.errors import InvalidAddress
 from node.net.identity import peer_id_of
 from protocol import PeerId
 
-PEER = peer_id_of(create_new_key_pair())
-OTHER = peer_id_of(create_new_key_pair())
+# Fixed, because the names of parametrized tests must be the same in every worker of pytest-xdist.
+PEER = peer_id_of(create_new_key_pair(b"1" * 32))
+OTHER = peer_id_of(create_new_key_pair(b"2" * 32))
 
 
 def at(port: int, peer_id: PeerId = PEER) -> str:

@@ -229,7 +229,7 @@ class Node(NodeControl):
         prompt: str,
         *,
         to: str | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels with the task, and bounds no wait here
         **fields: Any,
     ) -> TaskId:
         """Submit a task, and return its id at once.

@@ -64,9 +64,10 @@ class RemoteDelegate(Delegate, ChannelHandler):
         """Ask the holder to stop, now or, when the session is lost, as soon as there is one again."""
         channel = self._network.channel(delegation.holder)
         task_id = delegation.task.id
+        # Owed until the holder answers: it may be lost with the session although it was sent.
+        self._owe_cancel(task_id, delegation.holder)
         if channel is not None and task_id in self._open.get(channel, ()) and _send_cancel(channel, task_id):
             return
-        self._owe_cancel(task_id, delegation.holder)
         delegation.finish(PeertaskError("the session ended before the task was stopped", code=ErrorCode.PEER_LOST))
 
     def abandon(self, task_id: TaskId, holder: PeerId) -> None:
@@ -90,6 +91,8 @@ class RemoteDelegate(Delegate, ChannelHandler):
     def received(self, channel: Channel, frame: Frame) -> None:
         """Take an answer of a peer; answers to tasks that were given up are dropped."""
         tasks = self._open.get(channel, {})
+        if self._owed_cancels and isinstance(frame, Result | Reject):
+            self._owed_cancels.pop(frame.task_id, None)
         match frame:
             case Accept():
                 if (delegation := tasks.get(frame.task_id)) is not None:

@@ -12,7 +12,7 @@ from node.net.errors import InvalidAddress
 _HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 _SHAPES = {("tcp",): False, ("tcp", "ws"): True}
 
-_WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
+_WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}  # noqa: S104 - recognised here, not bound
 
 _EXAMPLES = (
     "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/<peer id> or /dns4/node.example/tcp/4002/ws/p2p/<peer id>"

@@ -48,8 +48,9 @@ FIRST_REDIAL_S = 0.25
 LONGEST_REDIAL_S = 30.0
 _DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
 # A session that ends sooner counts as a failed dial: two nodes that end each other's sessions must not do nothing else.
-# So does one that ends with the goodbye of a node that stops, which is not back at once.
 SETTLED_S = 5.0
+# A node that says that it stops is not back at once: the first dial comes within 2 s, and not into its last moments.
+FAILURES_OF_A_GOODBYE = 4
 # A connection without a stream is closed after one to two of these: a simple client may pause so long between requests.
 SILENT_CONNECTION_S = 60.0
 # How long sessions may take to say Bye when the node stops.
@@ -307,17 +308,21 @@ class PeerNetwork(Network, SessionOwner):
         with scope:
             failures = 0
             while True:
-                settled = (peer_id in self._sessions or await self._redial(peer_id)) and await self._settles(peer_id)
-                failures = 0 if settled else failures + 1
+                if peer_id in self._sessions or await self._redial(peer_id):
+                    failures = await self._outlive(peer_id, failures)
+                else:
+                    failures += 1
                 await self._pause(peer_id, failures)
 
-    async def _settles(self, peer_id: PeerId) -> bool:
-        """Wait for the end of the session with a peer, and return whether that is a reason to dial again at once."""
+    async def _outlive(self, peer_id: PeerId, failures: int) -> int:
+        """Wait for the end of the session with a peer, and return how many failures in a row that makes."""
         since, end_code = trio.current_time(), None
         while (session := self._sessions.get(peer_id)) is not None:
             await session.over.wait()
             end_code = session.end_code
-        return trio.current_time() - since >= SETTLED_S and end_code is not ErrorCode.DRAINING
+        if end_code is ErrorCode.DRAINING:
+            return max(failures + 1, FAILURES_OF_A_GOODBYE)
+        return 0 if trio.current_time() - since >= SETTLED_S else failures + 1
 
     async def _redial(self, peer_id: PeerId) -> bool:
         try:

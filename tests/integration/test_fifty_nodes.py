@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import combinations
 
 import pytest
@@ -69,12 +70,26 @@ async def ask_everybody(node: Node, nodes: list[Node]) -> None:
                 nursery.start_soon(ask, peer, f"{number} from {node.peer_id} to {peer.peer_id}")
 
 
+@asynccontextmanager
+async def open_fleet(size: int) -> AsyncIterator[list[Node]]:
+    """Run so many nodes, and stop all of them at once."""
+    stop = trio.Event()
+
+    async def run_node(task_status: trio.TaskStatus[Node]) -> None:
+        async with open_node(CONFIG) as node:
+            task_status.started(node)
+            await stop.wait()
+
+    async with trio.open_nursery() as nursery:
+        yield [await nursery.start(run_node) for _ in range(size)]
+        stop.set()
+
+
 @pytest.mark.slow
 async def test_fifty_nodes_do_two_tasks_each_for_every_other() -> None:
     """All 4,900 complete; each is recorded once at both its ends, nothing stays open, and each pair has one session."""
     with trio.fail_after(LIMIT_S):
-        async with AsyncExitStack() as stack:
-            nodes = [await stack.enter_async_context(open_node(CONFIG)) for _ in range(NODES)]
+        async with open_fleet(NODES) as nodes:
             census = Census()
             for node in nodes:
                 census.watch(node)

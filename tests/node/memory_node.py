@@ -28,10 +28,18 @@ TEST_S = 3_600.0
 
 
 class MemoryNode:
-    """One node of a hub; `running` runs it.
+    """One node of a hub; `running` runs it, once.
 
-    Attributes:
-        dispatcher: the loop; a new one for each run, as after a restart of the process.
+    Args:
+        hub: where its network is.
+        name: its peer id.
+        executors: what it can do besides ``echo``.
+        store: what it keeps its tasks in.
+        clock: trio's by default.
+        limits: what it takes from a peer.
+        capacity: how much it keeps.
+        allow: who may use what; may be changed while it runs.
+        former: the node that this one is after a restart of its process: it goes on with the same network.
     """
 
     def __init__(
@@ -45,8 +53,9 @@ class MemoryNode:
         limits: Limits = DEFAULT_LIMITS,
         capacity: Capacity | None = None,
         allow: dict[str, tuple[PeerId, ...]] | None = None,
+        former: MemoryNode | None = None,
     ) -> None:
-        self.network = MemoryNetwork(hub, name, limits=limits)
+        self.network = MemoryNetwork(hub, name, limits=limits) if former is None else former.network
         self.peer_id = self.network.peer_id
         self.store = store or MemoryStore()
         self.clock = clock or TrioClock()

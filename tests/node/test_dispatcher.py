@@ -45,7 +45,10 @@ from protocol import (
     TaskRecord,
     TaskStatus,
 )
-from tests.node.memory_node import TEST_S, MemoryNode
+from tests.node.memory_node import MemoryNode
+
+# Bounds a wait in which the test looks again every millisecond.
+UNTIL_S = 60.0
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ class Scene:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when something holds; looks at it after each round of the scheduler in which something happened."""
-        with trio.fail_after(TEST_S):
+        with trio.fail_after(UNTIL_S):
             while not condition():
                 await trio.sleep(0.001)
 

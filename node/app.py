@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -273,7 +273,7 @@ class Node(NodeControl):
 
     def map(
         self, prompts: Iterable[str], *, concurrency: int | None = None, **options: Any
-    ) -> AsyncIterator[MappedTask]:
+    ) -> AsyncGenerator[MappedTask]:
         """Submit a task for each prompt, and yield how each ended, as they end.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ async def map_prompts(
     feed: Feed,
     *,
     concurrency: int,
-) -> AsyncIterator[MappedTask]:
+) -> AsyncGenerator[MappedTask]:
     """Yield a `MappedTask` for each prompt as its task ends, in the order of ending.
 
     Prompts are taken from the iterable only as there is room. Closing the iterator cancels the tasks that are open.

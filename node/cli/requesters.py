@@ -116,15 +116,18 @@ class ThroughLocalNode(Requester):
         self.peer_id = peer_id
         self._client = client
         self._calls = trio.CapacityLimiter(MAX_OPEN_CALLS)
+        self._known: dict[str | None, PeerId | None] = {}
 
     async def submit(self, prompt: str, request: Request, task_id: TaskId) -> None:
         """Ask the node for a task."""
         while True:
             try:
                 async with self._calls:
-                    await self._client.submit(
-                        prompt, to=request.to, timeout_s=request.timeout_s, id=task_id, **request.fields
+                    to = self._known.get(request.to, request.to)
+                    task = await self._client.submit(
+                        prompt, to=to, timeout_s=request.timeout_s, id=task_id, **request.fields
                     )
+                self._known[request.to] = task.target
                 return
             except PeertaskError as error:
                 if error.code is not ErrorCode.BUSY:
@@ -156,10 +159,22 @@ class ByOwnNode(Requester):
     def __init__(self, node: Node) -> None:
         self.peer_id = node.peer_id
         self._node = node
+        self._known: dict[str, PeerId] = {}
+        self._connecting = trio.Lock()
 
     async def submit(self, prompt: str, request: Request, task_id: TaskId) -> None:
         """Take a task in, once its peer is connected."""
-        await self._node.enqueue(prompt, to=request.to, timeout=request.timeout_s, id=task_id, **request.fields)
+        to = None if request.to is None else await self._peer_at(request.to)
+        await self._node.enqueue(prompt, to=to, timeout=request.timeout_s, id=task_id, **request.fields)
+
+    async def _peer_at(self, to: str) -> str:
+        """Return the peer at an address; reading and dialling one takes longer than a small task."""
+        if not to.startswith("/"):
+            return to
+        async with self._connecting:
+            if to not in self._known:
+                self._known[to] = await self._node.connect(to)
+        return self._known[to]
 
     async def follow(self, task_id: TaskId, told: Told) -> Ending:
         """Wait for the end of a task, listening to its facts."""

@@ -1,7 +1,11 @@
-"""Runs a node as a process of its own: ready, draining, stopped."""
+"""Runs a node as a process of its own: ready, draining, stopped.
+
+What can be refused is refused before the node is imported, which takes longer than everything else.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -12,12 +16,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
-from node.app import Node, open_node, tune_collector
 from node.background import open_background
 from node.cli.exit_codes import ExitCode
 from node.cli.options import Invocation
@@ -26,8 +29,10 @@ from node.cli.settings import folder_of, load_settings
 from node.cli.terminal import forget_stdout
 from node.config import NodeConfig
 from node.coordination.quotas import EVERY_KIND
-from node.gateways.http.folder import find_control
-from node.telemetry import configure_logging
+from node.gateways.http.folder import find_control, occupied
+
+if TYPE_CHECKING:
+    from node.app import Node
 
 _TEMPORARY_PREFIX = "peertask-node-"
 
@@ -46,7 +51,9 @@ def serve_node(call: Invocation, settings: Mapping[str, Any], *, temporary: bool
     """
     with _data_folder(call, temporary=temporary) as placed:
         config = load_settings(placed, defaults=_log_format(placed), **_overrides(settings))
-        configure_logging(config.log_level, config.log_format)
+        with occupied(folder_of(config)):
+            pass  # another node that has the folder is told of now; the node itself occupies it for good
+        importlib.import_module("node.app")  # seconds, in which a signal shall still end the program in no time
         trio.run(_serve, config, call.as_json, until_eof)
     return ExitCode.OK
 
@@ -96,6 +103,10 @@ def _peers_by_kind(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
+    from node.app import open_node, tune_collector
+    from node.telemetry import configure_logging
+
+    configure_logging(config.log_level, config.log_format)
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
         async with open_node(config) as node, open_background() as nursery:
             tune_collector()

@@ -133,6 +133,10 @@ class NodeProcess:
 
         return trio.run(answer)
 
+    def connect(self, other: NodeProcess) -> None:
+        """Connect it to another node."""
+        self.ask(lambda client: client.connect(other.address))
+
     def tasks(self, status: str | None = None) -> tuple[TaskSummary, ...]:
         """The tasks that it knows, or those that stand somewhere."""
         query: dict[str, str | int] = {"limit": 1000} | ({"status": status} if status else {})

@@ -60,7 +60,7 @@ def test_the_requesters_tasks_are_found_again_after_its_connection_was_cut(stage
 def test_a_frozen_peer_is_found_within_fifteen_seconds_by_default(stage: Stage) -> None:
     """SIGSTOP leaves the connection open, and only silence tells; the default settings notice it in time."""
     local, worker = stage.start_nodes("local", "worker")
-    stage.run("peers", "--data", "local", "--connect", worker.address)
+    local.connect(worker)
     worker.process.signal(signal.SIGSTOP)
     frozen_at = time.monotonic()
     local.wait_for_peer(worker, connected=False, limit_s=20)
@@ -83,7 +83,7 @@ def test_a_local_node_that_is_killed_ends_its_commands_with_a_message(stage: Sta
 def start_pair(stage: Stage) -> tuple[NodeProcess, NodeProcess]:
     """Start a node through which commands ask, and one that works, connected and quick to notice each other's end."""
     local, worker = stage.start_nodes("local", "worker", settings=QUICK_PULSE)
-    stage.run("peers", "--data", "local", "--connect", worker.address)
+    local.connect(worker)
     return local, worker
 
 

@@ -78,7 +78,7 @@ def test_a_node_that_drains_delivers_what_it_executes(stage: Stage) -> None:
 def test_a_second_signal_ends_a_draining_node_at_once(stage: Stage) -> None:
     """Whoever is in a hurry sends the signal twice: the node does not wait for its peers then."""
     worker, node = stage.start_nodes("worker", "data")
-    assert stage.run("peers", "--data", "data", "--connect", worker.address).code == 0
+    node.connect(worker)
     worker.process.signal(signal.SIGSTOP)
     assert stage.run("send", "--data", "data", "--detach", "--to", worker.peer_id, "never done").code == 0
     node.process.signal(signal.SIGTERM)

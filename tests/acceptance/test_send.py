@@ -184,7 +184,7 @@ def test_a_detached_task_needs_a_running_node(stage: Stage) -> None:
 def test_ctrl_c_cancels_the_task(shared_stage: Stage, local: NodeProcess) -> None:
     """Whoever gives up waiting does not want the result: the task ends as cancelled, and the exit code is 130."""
     frozen = shared_stage.start_node("frozen")
-    shared_stage.run("peers", "--data", "local", "--connect", frozen.address)
+    local.connect(frozen)
     os.kill(frozen.process.pid, signal.SIGSTOP)
     sending = shared_stage.start("send", "--data", "local", "--to", frozen.peer_id, "--json", "never mind")
     wait_until(lambda: any(task.holder == frozen.peer_id for task in local.tasks("claimed")), "task at the frozen peer")

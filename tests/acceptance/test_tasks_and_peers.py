@@ -117,7 +117,7 @@ def test_cancel_stops_a_task_and_leaves_one_that_has_ended_as_it_is(
 ) -> None:
     """One line for each task, with its status."""
     frozen = shared_stage.start_node("frozen")
-    shared_stage.run("peers", "--data", "local", "--connect", frozen.address)
+    local.connect(frozen)
     frozen.process.signal(signal.SIGSTOP)
     send = ("send", "--data", "local", "--to", frozen.peer_id, "--detach", "never done")
     task_id = shared_stage.run(*send).out.strip()

@@ -16,7 +16,7 @@ from node.executors.echo import EchoExecutor
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Clock, Executor, Store
+from node.interfaces import Executor, Store
 from node.manager import Capacity, TaskManager
 from node.stores.memory import MemoryStore
 from node.telemetry import default_to_stdlib_logging
@@ -35,7 +35,6 @@ class MemoryNode:
         name: its peer id.
         executors: what it can do besides ``echo``.
         store: what it keeps its tasks in.
-        clock: trio's by default.
         limits: what it takes from a peer.
         capacity: how much it keeps.
         allow: who may use what; may be changed while it runs.
@@ -49,16 +48,15 @@ class MemoryNode:
         executors: Iterable[Executor] = (),
         *,
         store: Store | None = None,
-        clock: Clock | None = None,
         limits: Limits = DEFAULT_LIMITS,
         capacity: Capacity | None = None,
         allow: dict[str, tuple[PeerId, ...]] | None = None,
         former: MemoryNode | None = None,
     ) -> None:
-        self.network = MemoryNetwork(hub, name, limits=limits) if former is None else former.network
+        self.network: MemoryNetwork = MemoryNetwork(hub, name, limits=limits) if former is None else former.network
         self.peer_id = self.network.peer_id
         self.store = store or MemoryStore()
-        self.clock = clock or TrioClock()
+        self.clock = TrioClock()
         self.feed = Feed()
         self.executors = {executor.kind: executor for executor in (EchoExecutor(), *executors)}
         self.allow = allow if allow is not None else {}

@@ -293,6 +293,7 @@ async def test_a_busy_worker_is_asked_again_until_it_has_room(autojump_clock: Mo
         assert {fact.reason for fact in pair.facts(Released)} == {ErrorCode.BUSY}
 
 
+@pytest.mark.slow
 async def test_ten_thousand_tasks_at_a_worker_with_room_for_256_all_complete(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:
@@ -354,6 +355,21 @@ async def test_a_cancel_right_behind_the_task_stops_it_too(autojump_clock: MockC
     assert (await pair.ann.wait(task_id)).status is TaskStatus.CANCELLED
     assert pair.executor.running == 0
     assert (await pair.run("next")).status is TaskStatus.COMPLETE
+
+
+async def test_a_task_that_is_cancelled_as_soon_as_it_is_claimed_is_not_sent(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """Whoever hears of the claim may cancel at once: the peer never hears of the task."""
+
+    def cancel(change: Change) -> None:
+        if change.record.task.prompt == "unwanted" and isinstance(change.fact, Claimed):
+            pair.ann.manager.cancel_task(change.record.id)
+
+    pair.ann.feed.listen(cancel)
+    assert (await pair.run("unwanted")).status is TaskStatus.CANCELLED
+    assert (await pair.run("wanted")).status is TaskStatus.COMPLETE
+    assert [record.task.prompt for record in pair.ben.tasks_of(pair.ann)] == ["wanted"]
 
 
 async def test_a_cancel_that_crosses_the_result_changes_nothing(autojump_clock: MockClock, pair: Pair) -> None:

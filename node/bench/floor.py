@@ -184,9 +184,11 @@ class Floor:
 
             async def caller() -> None:
                 nonlocal done
-                while time.perf_counter() - begin < seconds:
+                while True:
                     await pipe.call(body)
                     done += 1
+                    if time.perf_counter() - begin >= seconds:
+                        return
 
             async with trio.open_nursery() as callers:
                 for _ in range(loops):

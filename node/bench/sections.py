@@ -86,9 +86,11 @@ async def _rate_of_loops(call: Callable[[], Awaitable[None]], seconds: float) ->
 
     async def loop() -> None:
         nonlocal done
-        while time.perf_counter() - begin < seconds:
+        while True:
             await call()
             done += 1
+            if time.perf_counter() - begin >= seconds:
+                return
 
     async with trio.open_nursery() as nursery:
         for _ in range(WINDOW):

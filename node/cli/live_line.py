@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Ten pictures a second look alive, and cost next to nothing.
 FRAME_S: Final = 0.1
+# A task that nobody has begun by then is not waiting its turn: its peer is away, or nobody does its kind.
+HINT_AFTER_S: Final = 2.0
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -45,6 +47,11 @@ class LiveLine:
         return self._last() if self._ending is not None else self._now()
 
     @property
+    def ended(self) -> bool:
+        """Whether the task has ended."""
+        return self._ending is not None
+
+    @property
     def _elapsed(self) -> str:
         return short_time((trio.current_time() - self._begun_at) * 1000)
 
@@ -61,16 +68,19 @@ class LiveLine:
             line.append(f", attempt {step.attempt}")
         if step is not None and (step.progress or step.message):
             line.append(f"  {step.progress:.0%} {step.message}")
-        return line.append(f"  {self._elapsed}", style="dim")
+        line.append(f"  {self._elapsed}", style="dim")
+        if status == "pending" and trio.current_time() - self._begun_at > HINT_AFTER_S:
+            line.append("  nobody who offers its kind has room for it yet; Ctrl-C cancels it", style="dim")
+        return line
 
     def _last(self) -> Text:
         from rich.text import Text
 
         ending = self._ending
         complete = ending is not None and ending.result is not None
-        holder = short_peer(ending.holder) if ending is not None else "–"
+        holder = f"at {short_peer(ending.holder)} " if ending is not None and ending.holder is not None else ""
         mark = ("✓ complete", "green") if complete else ("✗ not complete", "red")
-        return Text.assemble(mark, (f"  at {holder} in {self._elapsed}, task {self._task_id}", "dim"))
+        return Text.assemble(mark, (f"  {holder}in {self._elapsed}, task {self._task_id}", "dim"))
 
 
 @asynccontextmanager
@@ -82,12 +92,13 @@ async def live_line(task_id: TaskId) -> AsyncIterator[LiveLine]:
         return
     from rich.live import Live
 
-    with Live(line.text(), console=console(err=True), auto_refresh=False, transient=False) as live:
+    with Live(line.text(), console=console(err=True), auto_refresh=False) as live:
         async with open_background() as nursery:
             nursery.start_soon(_redraw, live, line)
             try:
                 yield line
             finally:
+                live.transient = not line.ended  # an error takes the place of a line that nothing more follows
                 live.update(line.text(), refresh=True)
 
 

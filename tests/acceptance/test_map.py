@@ -120,7 +120,7 @@ def test_ten_thousand_tasks_at_once_all_complete_at_a_node_with_room_for_256(sta
     before = resident_megabytes(worker.process.pid)
     prompts = stage.write_lines("prompts", 10_000)
     command = ("map", "--to", worker.address, "--kind", "echo", "--concurrency", "10000", "--json", prompts)
-    done = stage.run(*command)
+    done = stage.run(*command, limit_s=240)
     assert done.code == 0
     assert sorted(one["line"] for one in done.json()) == list(range(1, 10_001))
     assert resident_megabytes(worker.process.pid) < before + 60

@@ -778,7 +778,7 @@ async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(
 async def test_tasks_that_ended_long_before_their_deadline_are_not_held_on_to(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:
-    """Behind one that goes on, a thousand tasks for a peer, each with an hour's time, are done: none of them is kept."""
+    """Behind one that goes on, a thousand tasks for a peer, each with an hour's time, are done: none is kept."""
     ann, ben = MemoryNode(hub, "ann"), MemoryNode(hub, "ben", [ScriptedExecutor().on("goes on", Hang())])
     async with ann.running(), ben.running():
         await ann.connect(ben)

@@ -141,15 +141,10 @@ def summary_lines(summary: Summary, fleet: Fleet, jobs: Sequence[Job], orphans: 
         )
     for member in fleet.members:
         if member.state is MemberState.KILLED:
-            yield Text(f"  {_obituary(member, jobs, orphans)}")
-
-
-def _obituary(member: Member, jobs: Sequence[Job], orphans: int) -> str:
-    moved = sum(job.moved and job.asked == 1 for job in jobs)
-    return (
-        f"{member.name} was killed mid-way: {moved} tasks that it was doing were done by others, "
-        f"and {orphans} that it had asked for were asked for again"
-    )
+            yield Text(f"  {member.name} was killed mid-way:")
+            moved = sum(job.moved and job.asked == 1 for job in jobs)
+            yield Text(f"    {moved} tasks that it was doing were done by others")
+            yield Text(f"    {orphans} tasks that it had asked for were asked for again by others")
 
 
 def _bar(total: int, done: int, width: int) -> ProgressBar:

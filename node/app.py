@@ -102,6 +102,7 @@ class Node(NodeControl):
             self._executors,
             self._remote,
             random.Random(),
+            self._trusts,
         )
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
@@ -239,7 +240,8 @@ class Node(NodeControl):
         Args:
             prompt: what to do.
             to: the peer that is to do it, as an id, or as an address with ``/p2p/ID``, which is dialled first; this
-                node's own id for itself. None lets the node choose: itself, or the connected peer with the least to do.
+                node's own id for itself. None lets the node choose: itself,
+                or the least busy of the peers that it was told to connect to, or that it allows.
             timeout: how long the task may take in all, in seconds; None for as long as it takes.
             fields: any other field of `Task` by name: ``kind``, ``params``, ``priority``, ``retry``…
 
@@ -253,6 +255,8 @@ class Node(NodeControl):
             fields["metadata"] = metadata
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
         target = None if to is None else await self._resolve(to)
+        if target is None:
+            self._check_somebody_may_come(task.kind)
         deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)
         while True:
             try:
@@ -306,6 +310,18 @@ class Node(NodeControl):
         """Watch the facts of one task, ending with its last, or of all; see `TaskService.watch`."""
         return self.manager.watch(None if task_id is None else parse_task_id(task_id), after_seq)
 
+    def _trusts(self, peer_id: PeerId) -> bool:
+        """Whether the operator named a peer: to connect to, or to use more than the safe kinds."""
+        return self._network.keeps(peer_id) or any(peer_id in peers for peers in self.config.allow.values())
+
+    def _check_somebody_may_come(self, kind: str) -> None:
+        if kind not in self._executors and not self._network.peers():
+            raise TaskRejected(
+                f"this node has no executor for kind {kind!r}, and knows no peer that could have one",
+                code=ErrorCode.NO_EXECUTOR,
+                remedy=f"Name a peer, or use one of the kinds here: {', '.join(self.kinds)}",
+            )
+
     async def _resolve(self, to: str) -> PeerId:
         peer_id = PeerId(to)
         if peer_id == self.peer_id or self._network.channel(peer_id) is not None:
@@ -316,7 +332,8 @@ class Node(NodeControl):
         try:
             return outcome(await self.manager.wait(task_id))
         except trio.Cancelled:
-            self.manager.cancel_task(task_id)
+            if self.manager.find_task(task_id) is not None:
+                self.manager.cancel_task(task_id)
             raise
 
     # --- executors ---------------------------------------------------------------------------------------------------

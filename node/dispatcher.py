@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 import trio
@@ -72,6 +72,7 @@ class Dispatcher:
         executors: those of this node, by kind; may grow while it runs, when `wake` is called after.
         remote: hands to a peer what it is to do.
         rng: draws the jitter of retries.
+        trusts: tells whether a peer may be given tasks that did not name it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Dispatcher:
         executors: Mapping[str, Executor],
         remote: Delegate,
         rng: random.Random,
+        trusts: Callable[[PeerId], bool],
     ) -> None:
         self._manager = manager
         self._clock = clock
@@ -90,6 +92,7 @@ class Dispatcher:
         self._executors = executors
         self._remote = remote
         self._rng = rng
+        self._trusts = trusts
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id)
         self._local: dict[str, Worker] = {}
@@ -212,6 +215,7 @@ class Dispatcher:
         before, self._peers = self._peers, {}
         for channel in self._network.channels():
             worker = _as_worker(channel)
+            worker.trusted = self._trusts(channel.peer_id)
             known = before.get(channel.peer_id)
             if known is not None:
                 worker.busy = known.busy
@@ -276,6 +280,7 @@ class Dispatcher:
                 if not attempt.cancel_requested:
                     self._remote.stop(attempt)
                 attempt.finish(attempt.why_stopped())
+                self._remote.forget(attempt)
         return self._limits[0][0] if self._limits else None
 
     def _cancel(self, record: TaskRecord) -> None:

@@ -170,6 +170,10 @@ class Delegate(ABC):
     def abandon(self, task_id: TaskId, holder: PeerId) -> None:
         """Tell a former holder, now or when it is back, to stop if it still works on a task that nobody wants."""
 
+    @abstractmethod
+    def forget(self, delegation: Delegation) -> None:
+        """Drop what is kept for a task that was ended without an answer of its holder."""
+
 
 class Channel(ABC):
     """An open session with one authenticated peer.

@@ -35,6 +35,7 @@ class Worker:
         slots: how many tasks of this node it takes at once.
         busy: how many it has.
         load: how many tasks of others it has, as far as it told.
+        trusted: whether it may be given tasks that did not name it.
     """
 
     peer_id: PeerId
@@ -42,6 +43,7 @@ class Worker:
     slots: int
     busy: int = 0
     load: int = 0
+    trusted: bool = True
 
     @property
     def free(self) -> int:
@@ -305,7 +307,8 @@ def _able(place: Place, workers: Sequence[Worker], own_id: PeerId) -> list[Worke
             return [worker for worker in named if worker.offers(place.kind)]
         if named or not place.elsewhere:
             return named
-    return [worker for worker in workers if worker.offers(place.kind)]
+    # Whoever reaches the port can say that it does anything: only those whom the operator named are chosen.
+    return [worker for worker in workers if worker.trusted and worker.offers(place.kind)]
 
 
 def _least_loaded(able: Sequence[Worker], own_id: PeerId) -> Worker | None:

@@ -76,6 +76,12 @@ class RemoteDelegate(Delegate, ChannelHandler):
         if channel is None or not _send_cancel(channel, task_id):
             self._owe_cancel(task_id, holder)
 
+    def forget(self, delegation: Delegation) -> None:
+        """Drop a task that its holder never answered: the prompt would be kept until the session ends."""
+        channel = self._network.channel(delegation.holder)
+        if channel is not None:
+            self._open.get(channel, {}).pop(delegation.task.id, None)
+
     def _owe_cancel(self, task_id: TaskId, holder: PeerId) -> None:
         self._owed_cancels[task_id] = holder
         if len(self._owed_cancels) > MAX_OWED_CANCELS:

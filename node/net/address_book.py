@@ -56,6 +56,11 @@ class AddressBook:
             self._drop_oldest()
         return entry
 
+    def keeps(self, peer_id: PeerId) -> bool:
+        """Whether the session with a peer is to be kept up."""
+        entry = self._entries.get(peer_id)
+        return entry is not None and entry.kept
+
     def learn(self, address: str) -> PeerId:
         """Take a note of an address with ``/p2p/ID``, ahead of those that are known.
 

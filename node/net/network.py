@@ -177,6 +177,10 @@ class PeerNetwork(Network, SessionOwner):
             session.leave(ErrorCode.DRAINING, "the operator ended the session")
             await session.over.wait()
 
+    def keeps(self, peer_id: PeerId) -> bool:
+        """Whether this node was told to keep a session with a peer up, which it is not for those who dialled in."""
+        return self._book.keeps(peer_id)
+
     def channel(self, peer_id: PeerId) -> Channel | None:
         """Return the open session with a peer."""
         return self._sessions.get(peer_id)
@@ -297,6 +301,7 @@ class PeerNetwork(Network, SessionOwner):
 
     def _keep_up(self, peer_id: PeerId) -> None:
         self._book.entry(peer_id).kept = True
+        self._tell_change()
         if self._nursery is not None and peer_id not in self._keepers:
             self._start_keeper(peer_id)
 

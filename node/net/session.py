@@ -247,7 +247,8 @@ class Session(Channel):
         else:
             self._large.extend(_Piece(piece, None) for piece in pieces[:-1])
             self._large.append(_Piece(pieces[-1], task_id))
-            self._large_tasks.add(task_id)  # type: ignore[arg-type]
+            if task_id is not None:
+                self._large_tasks.add(task_id)
         self._queued += sum(map(len, pieces))
         self._news.set()
 

@@ -155,6 +155,20 @@ async def test_without_a_target_the_least_loaded_node_is_picked() -> None:
             assert node.get_task(second).holder == peer.peer_id
 
 
+async def test_a_stranger_that_dialled_in_is_not_picked() -> None:
+    """Whoever reaches the port may say that it does anything; it gets what names it, and no more."""
+    lure = ScriptedExecutor("work", slots=100).on("x", Return("forged"))
+    with trio.fail_after(30):
+        async with open_node(NodeConfig(), [lure]) as stranger, open_node() as node:
+            await stranger.connect(node.addresses[0])
+            await becomes_true(lambda: node.peers()[0].connected)
+            with pytest.raises(TaskFailed) as nobody:
+                await node.submit("x", kind="work", timeout=0.3)
+            assert nobody.value.code is ErrorCode.DEADLINE_EXCEEDED
+            assert lure.seen == []
+            assert (await node.submit("x", kind="work", to=stranger.peer_id)).result == "forged"
+
+
 async def test_the_trace_context_travels_with_a_task() -> None:
     """In its metadata, unchanged."""
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -72,7 +72,14 @@ class MemoryNode:
             usage=self.manager.usage,
         )
         self.dispatcher = Dispatcher(
-            self.manager, self.feed, self.clock, self.network, self.executors, self.remote, random.Random(7)
+            self.manager,
+            self.feed,
+            self.clock,
+            self.network,
+            self.executors,
+            self.remote,
+            random.Random(7),
+            lambda _: True,
         )
 
     @asynccontextmanager

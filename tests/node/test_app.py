@@ -141,8 +141,11 @@ async def test_bad_input_is_refused_in_words() -> None:
         with pytest.raises(TaskNotFound):
             await ann.result(new_task_id())
         with pytest.raises(TaskFailed) as late:
-            await ann.submit("too late", kind="nobody-has-this", timeout=0.05)
+            await ann.submit("too late", kind="nobody-has-this", to=ann.peer_id, timeout=0.05)
         assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+        with pytest.raises(PeertaskError, match="echo, mock") as nobody:
+            await ann.submit("never", kind="nobody-has-this")
+        assert nobody.value.code is ErrorCode.NO_EXECUTOR
 
 
 async def test_draining_waits_for_what_runs_and_takes_nothing_new() -> None:

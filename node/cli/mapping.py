@@ -46,7 +46,8 @@ async def map_lines(
                 mapping.print_known()
                 await mapping.ask_for_the_rest(call, concurrency)
         finally:
-            _tell_what_is_missing(mapping.progress)
+            if not call.as_json:
+                _tell_what_is_missing(mapping.progress)
         if mapping.progress.complete == len(prompts):
             forget_journal(folder, name)
             return ExitCode.OK

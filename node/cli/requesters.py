@@ -8,13 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import click
 import trio
 
 from node.cli.options import Invocation
 from node.cli.request import Request
-from node.cli.settings import folder_of, load_settings
-from node.config import NodeConfig
+from node.cli.settings import data_folder, folder_of, load_settings
 from node.gateways.http.client import ControlClient
 from node.gateways.http.folder import occupied
 from node.gateways.http.response_models import EventView, TaskView
@@ -205,31 +203,34 @@ async def open_requester(call: Invocation, *, detached: bool = False) -> AsyncIt
     Raises:
         PeertaskError: NODE_UNAVAILABLE, when `detached` and no node runs; INVALID_CONFIG.
     """
-    config = load_settings(call, defaults={"log_level": "warning", **({"log_format": "json"} if call.as_json else {})})
     async with AsyncExitStack() as stack:
         try:
-            client = ControlClient(folder_of(config))
+            client = ControlClient(data_folder(call))
             requester: Requester = ThroughLocalNode(client, (await client.info()).peer_id)
         except PeertaskError as error:
             if detached or error.code is not ErrorCode.NODE_UNAVAILABLE:
                 raise
-            requester = ByOwnNode(await stack.enter_async_context(_own_node(config)))
+            requester = ByOwnNode(await stack.enter_async_context(_own_node(call)))
         yield requester
 
 
 @asynccontextmanager
-async def _own_node(config: NodeConfig) -> AsyncIterator[Node]:
+async def _own_node(call: Invocation) -> AsyncIterator[Node]:
     """Run a node that only asks, as the peer of the data folder, unless another command does so at this moment."""
+    import structlog
+
     from node.app import open_node
     from node.telemetry import configure_logging
 
+    config = load_settings(call, defaults={"log_level": "warning", **({"log_format": "json"} if call.as_json else {})})
     configure_logging(config.log_level, config.log_format)
     private = config.model_copy(update={"listen": (), "http": None})
     async with AsyncExitStack() as stack:
         try:
             stack.enter_context(occupied(folder_of(config)))
         except PeertaskError as error:
-            click.echo(f"note: {error.message}; this call asks as a fresh peer, which closed kinds refuse", err=True)
+            log = structlog.get_logger(__name__)
+            log.warning("this command asks as a fresh peer, which closed kinds refuse", reason=error.message)
             private = private.model_copy(update={"data": None})
         yield await stack.enter_async_context(open_node(private, control=False))
 

@@ -49,12 +49,24 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def append(self, change: Change) -> None:
-        """Take a change in: the record replaces the one with a `seq` one less, and a first record has `seq` 1.
+    def append(self, changes: Sequence[Change]) -> None:
+        """Take changes of one task in, in order, all or none.
+
+        Each record replaces the one with a `seq` one less, and a first record has `seq` 1. They are committed together,
+        or one after the other with nothing of the same task between them.
 
         Raises:
             PeertaskError: code CONFLICT, when the store holds another `seq` for the task; nothing is taken in.
         """
+
+    @property
+    def failure(self) -> PeertaskError | None:
+        """Why nothing can be saved at the moment, with code STORE_FAILED, the place, the reason and what to do.
+
+        None when all is well. What was appended stays in line, and is committed when saving works again; meanwhile the
+        node takes nothing new.
+        """
+        return None
 
     @abstractmethod
     def load(self) -> AsyncGenerator[TaskRecord]:

@@ -90,7 +90,7 @@ class TaskManager(TaskService):
         self._room = trio.lowlevel.ParkingLot()
         self._draining = False
         self._appending = False
-        self._to_append: deque[Change] = deque()
+        self._to_append: deque[Sequence[Change]] = deque()
 
     def __repr__(self) -> str:
         return f"<TaskManager open={self._open} finished={len(self._finished)}>"
@@ -142,7 +142,7 @@ class TaskManager(TaskService):
         self._count_open(record)
         self._unsaved[task.id] = record
         try:
-            self._append(Change(record, fact))
+            self._append((Change(record, fact),))
         except PeertaskError:
             if self._unsaved.pop(task.id, None) is not None:
                 self._count_ended(record)
@@ -327,22 +327,21 @@ class TaskManager(TaskService):
         before = self._unsaved.get(task_id)
         self._unsaved[task_id] = record
         try:
-            self._append(*changes)
+            self._append(changes)
         except PeertaskError:
             if self._unsaved.pop(task_id, None) is not None and before is not None:
                 self._unsaved[task_id] = before
             raise
         return record
 
-    def _append(self, *changes: Change) -> None:
+    def _append(self, changes: Sequence[Change]) -> None:
         """Hand changes to the store; what listeners bring about while it commits some comes after all of them."""
         if self._appending:
-            self._to_append.extend(changes)
+            self._to_append.append(changes)
             return
         self._appending = True
         try:
-            for change in changes:
-                self._store.append(change)
+            self._store.append(changes)
             while self._to_append:
                 self._store.append(self._to_append.popleft())
         finally:

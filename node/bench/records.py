@@ -42,7 +42,7 @@ def _finish(store: Store, index: int) -> None:
     task = Task.new(text, _SOMEBODY, timestamp=index, kind="echo")
     birth = Submitted(task, index, _SOMEBODY, _SOMEBODY)
     record: TaskRecord = begin(birth)
-    store.append(Change(record, birth))
+    changes = [Change(record, birth)]
     steps: tuple[Transition, ...] = (
         Claimed(task.id, index, 1, _SOMEBODY, index),
         Started(task.id, index, 1),
@@ -50,4 +50,5 @@ def _finish(store: Store, index: int) -> None:
     )
     for fact in steps:
         record = advance(record, fact)
-        store.append(Change(record, fact))
+        changes.append(Change(record, fact))
+    store.append(changes)

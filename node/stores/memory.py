@@ -6,7 +6,7 @@ how it ended, and a node keeps a hundred thousand of those.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from node.interfaces import Change, Committed, Store
@@ -47,29 +47,34 @@ class MemoryStore(Store):
         finally:
             self._committed = None
 
-    def append(self, change: Change) -> None:
-        """Keep the record and the fact of a change, and call `committed` with it.
+    def append(self, changes: Sequence[Change]) -> None:
+        """Keep the last record and the facts of some changes, and call `committed` with them.
 
         Raises:
             PeertaskError: code CONFLICT, when another `seq` is next; STORE_FAILED, when the store is not open.
         """
         if self._committed is None:
             raise PeertaskError("the memory store is not open", code=ErrorCode.STORE_FAILED)
-        record, fact = change
+        record = changes[-1].record
         task_id = record.id
         known = self._records.get(task_id)
-        if record.seq != (1 if known is None else known.seq + 1):
-            raise _conflict(record, known)
+        if record.seq != len(changes) + (0 if known is None else known.seq):
+            raise _conflict(changes[0].record, known)
         self._records[task_id] = record
         if record.terminal:
             self._facts.pop(task_id, None)
-        elif (facts := self._facts.get(task_id)) is None:
-            self._facts[task_id] = [fact]
         else:
-            facts.append(fact)
-            if len(facts) > MAX_FACTS_PER_TASK:
-                del facts[0]
-        self._committed((change,))
+            self._keep_facts(task_id, changes)
+        self._committed(changes)
+
+    def _keep_facts(self, task_id: TaskId, changes: Sequence[Change]) -> None:
+        facts = self._facts.get(task_id)
+        if facts is None:
+            facts = self._facts[task_id] = []
+        for change in changes:
+            facts.append(change.fact)
+        if len(facts) > MAX_FACTS_PER_TASK:
+            del facts[:-MAX_FACTS_PER_TASK]
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record, the oldest first; those of one millisecond in the order of their first append."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from node.interfaces import Change, Committed, Store
@@ -47,7 +47,7 @@ class HeldStore(Store):
     def commit(self, count: int = 1) -> None:
         """Save so many of the changes that wait, the oldest first."""
         for _ in range(count):
-            self._saved.append(self.held.popleft())
+            self._saved.append((self.held.popleft(),))
 
     def release(self) -> None:
         """Save everything that waits, and commit at once from now on."""
@@ -62,22 +62,22 @@ class HeldStore(Store):
 
     # --- what a node asks --------------------------------------------------------------------------------------------
 
-    def append(self, change: Change) -> None:
-        """Take a change in; see `Store.append`."""
+    def append(self, changes: Sequence[Change]) -> None:
+        """Take changes in; see `Store.append`."""
         if self._crashed:
             return
-        record = change.record
-        expected = self._last_seqs.get(record.id, 0) + 1
-        if record.seq != expected:
+        first, last = changes[0].record, changes[-1].record
+        expected = self._last_seqs.get(first.id, 0) + 1
+        if first.seq != expected:
             raise PeertaskError(
-                f"task {record.id}: fact number {record.seq} cannot be kept, because number {expected} is next",
+                f"task {first.id}: fact number {first.seq} cannot be kept, because number {expected} is next",
                 code=ErrorCode.CONFLICT,
             )
-        self._last_seqs[record.id] = record.seq
+        self._last_seqs[first.id] = last.seq
         if self._holding:
-            self.held.append(change)
+            self.held.extend(changes)
         else:
-            self._saved.append(change)
+            self._saved.append(changes)
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record that is saved, the oldest first."""

@@ -63,10 +63,12 @@ async def check_store(open_store: Callable[[], Store], reopen: Callable[[Store],
 
 
 async def _check_commits(store: Store) -> None:
-    changes = [change for number in range(MANY_TASKS) for change in _history(_finished_life(_task(number)))]
+    histories = [_history(_finished_life(_task(number))) for number in range(MANY_TASKS)]
+    changes = [change for history in histories for change in history]
     async with _running(store) as commits:
-        for change in changes:
-            store.append(change)
+        for history in histories:
+            store.append(history[:1])
+            store.append(history[1:])
         await commits.wait_for(len(changes) // 2)
     promise(
         commits.changes == changes, "all that is appended is committed: in order, each exactly once, before leaving"
@@ -76,13 +78,14 @@ async def _check_commits(store: Store) -> None:
 async def _check_conflicts(store: Store) -> None:
     first, second, third, *_ = _history(_finished_life(_task()))
     async with _running(store) as commits:
-        _expect_conflict(store, second, "a first record has seq 1")
-        store.append(first)
-        _expect_conflict(store, first, "a fact is not taken in twice")
-        _expect_conflict(store, third, "no fact is left out")
-        store.append(second)
-    promise(commits.changes == [first, second], "what is refused with CONFLICT is not committed")
-    promise(await _loaded(store) == [second.record], "what is refused with CONFLICT is not kept")
+        _expect_conflict(store, [second], "a first record has seq 1")
+        store.append((first,))
+        _expect_conflict(store, [first], "a fact is not taken in twice")
+        _expect_conflict(store, [third], "no fact is left out")
+        _expect_conflict(store, [first, second], "of several changes all are taken in, or none")
+        store.append((second, third))
+    promise(commits.changes == [first, second, third], "what is refused with CONFLICT is not committed")
+    promise(await _loaded(store) == [third.record], "what is refused with CONFLICT is not kept")
 
 
 async def _check_load(store: Store) -> None:
@@ -91,7 +94,7 @@ async def _check_load(store: Store) -> None:
     async with _running(store):
         promise(await _loaded(store) == [], "an empty store yields no record")
         for change in (change for history in shuffled for change in history):
-            store.append(change)
+            store.append((change,))
         await _check_loaded(store, [history[-1].record for history in histories])
 
 
@@ -101,7 +104,7 @@ async def _check_facts(store: Store) -> None:
     async with _running(store):
         promise(await _facts(store, new_task_id()) == [], "an unknown task has no facts")
         for length, change in enumerate(history, 1):
-            store.append(change)
+            store.append((change,))
             kept = await _facts(store, task_id)
             last = [earlier.fact for earlier in history[:length]][length - len(kept) :]
             promise(kept == last, "the facts that are kept are the last ones of the task, in order, without a gap")
@@ -114,11 +117,11 @@ async def _check_forget(store: Store) -> None:
     gone, kept = _history(_finished_life(_task(1))), _history(_long_life(_task(2)))
     async with _running(store):
         for change in (*gone, *kept):
-            store.append(change)
+            store.append((change,))
         store.forget([gone[0].record.id, new_task_id()])
         promise(await _loaded(store) == [kept[-1].record], "a forgotten record is not loaded, and the others are")
         promise(await _facts(store, gone[0].record.id) == [], "a forgotten task has no facts")
-        store.append(gone[0])
+        store.append((gone[0],))
         promise(len(await _loaded(store)) == 2, "a task may come again after it was forgotten")  # noqa: PLR2004 - two
 
 
@@ -126,12 +129,12 @@ async def _check_reopening(store: Store, reopen: Callable[[Store], Store]) -> No
     finished, going_on = _history(_finished_life(_task(1))), _history(_long_life(_task(2)))
     async with _running(store):
         for change in (*finished, *going_on[:-1]):
-            store.append(change)
+            store.append((change,))
     store = reopen(store)
     async with _running(store) as commits:
         await _check_loaded(store, [finished[-1].record, going_on[-2].record])
         promise(commits.changes == [], "what was committed before is not committed again")
-        store.append(going_on[-1])
+        store.append((going_on[-1],))
         await _check_loaded(store, [finished[-1].record, going_on[-1].record])
 
 
@@ -141,9 +144,9 @@ async def _check_loaded(store: Store, records: list[TaskRecord]) -> None:
     promise(loaded == records, "the last record of each task is loaded, without loss, the oldest created_at first")
 
 
-def _expect_conflict(store: Store, change: Change, text: str) -> None:
+def _expect_conflict(store: Store, changes: Sequence[Change], text: str) -> None:
     try:
-        store.append(change)
+        store.append(changes)
     except PeertaskError as error:
         promise(error.code is ErrorCode.CONFLICT, f"{text}: CONFLICT says so, and not {error.code}")
     else:

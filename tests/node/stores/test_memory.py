@@ -65,7 +65,7 @@ async def test_a_change_is_committed_before_append_returns() -> None:
     changes = begun(make_task())
     async with store.running(committed.extend):
         for number, change in enumerate(changes, 1):
-            store.append(change)
+            store.append((change,))
             assert committed == changes[:number]
 
 
@@ -78,10 +78,10 @@ async def test_a_listener_may_append_the_next_change() -> None:
     def commit_and_go_on(news: object) -> None:
         committed.append(news)
         if len(committed) < len(changes):
-            store.append(changes[len(committed)])
+            store.append((changes[len(committed)],))
 
     async with store.running(commit_and_go_on):
-        store.append(changes[0])
+        store.append((changes[0],))
     assert committed == [(change,) for change in changes]
 
 
@@ -93,7 +93,7 @@ async def test_only_the_last_facts_of_a_task_that_goes_on_are_kept() -> None:
     history += continued(history[-1], *reports)
     async with store.running(ignore):
         for change in history:
-            store.append(change)
+            store.append((change,))
         kept = await facts_of(store, task)
         assert kept == [change.fact for change in history][-MAX_FACTS_PER_TASK:]
         assert await facts_of(store, task, after_seq=len(history) - 2) == kept[-2:]
@@ -106,7 +106,7 @@ async def test_a_finished_task_keeps_its_record_and_no_facts() -> None:
     history += continued(history[-1], Completed(task.id, 9, 1, TaskResult(task.id, "done", 6)))
     async with store.running(ignore):
         for change in history:
-            store.append(change)
+            store.append((change,))
         assert await facts_of(store, task) == []
         assert [record async for record in store.load()] == [history[-1].record]
 
@@ -124,7 +124,7 @@ async def test_a_finished_task_costs_less_than_two_kilobytes() -> None:
             for change in history + continued(
                 history[-1], Completed(task.id, 9, 1, TaskResult(task.id, f"{number:0200}", 6))
             ):
-                store.append(change)
+                store.append((change,))
         gc.collect()
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -135,7 +135,7 @@ async def test_appending_to_a_store_that_is_not_open_is_refused() -> None:
     """What would be told to nobody is not taken in."""
     store = MemoryStore()
     with pytest.raises(PeertaskError, match="not open") as refused:
-        store.append(begun(make_task())[0])
+        store.append((begun(make_task())[0],))
     assert refused.value.code is ErrorCode.STORE_FAILED
     assert [record async for record in store.load()] == []
 

@@ -33,10 +33,10 @@ from protocol import ErrorCode, Fact, Frame, PeerAdvert, PeerId, PeertaskError, 
 
 
 class _CommitsTwice(MemoryStore):
-    def append(self, change: Change) -> None:
-        super().append(change)
+    def append(self, changes: Sequence[Change]) -> None:
+        super().append(changes)
         if self._committed is not None:
-            self._committed((change,))
+            self._committed(changes)
 
 
 class _CommitsTooLate(MemoryStore):
@@ -48,7 +48,7 @@ class _CommitsTooLate(MemoryStore):
 
         def delayed(changes: Sequence[Change]) -> None:
             waiting.extend(changes)
-            if len(waiting) > 1:
+            while len(waiting) > 1:
                 committed((waiting.pop(0),))
 
         async with super().running(delayed):
@@ -56,25 +56,29 @@ class _CommitsTooLate(MemoryStore):
 
 
 class _CommitsInAThread(MemoryStore):
-    def append(self, change: Change) -> None:
-        thread = threading.Thread(target=super().append, args=(change,))
+    def append(self, changes: Sequence[Change]) -> None:
+        thread = threading.Thread(target=super().append, args=(changes,))
         thread.start()
         thread.join()
 
 
 class _TakesAnything(MemoryStore):
-    def append(self, change: Change) -> None:
-        self._records.pop(change.record.id, None)
-        record = change.record
+    def append(self, changes: Sequence[Change]) -> None:
+        record = changes[-1].record
         self._records[record.id] = record
         if self._committed is not None:
-            self._committed((change,))
+            self._committed(changes)
+
+
+class _TakesTheFirstOnly(MemoryStore):
+    def append(self, changes: Sequence[Change]) -> None:
+        super().append(changes[:1])
 
 
 class _SaysTheWrongCode(MemoryStore):
-    def append(self, change: Change) -> None:
+    def append(self, changes: Sequence[Change]) -> None:
         try:
-            super().append(change)
+            super().append(changes)
         except PeertaskError as error:
             raise PeertaskError("no", code=ErrorCode.STORE_FAILED) from error
 
@@ -121,6 +125,7 @@ class _ForgetsAll(MemoryStore):
         (_CommitsTooLate, "before leaving"),
         (_CommitsInAThread, "committed is called on the event loop"),
         (_TakesAnything, "a first record has seq 1"),
+        (_TakesTheFirstOnly, "in order, each exactly once"),
         (_SaysTheWrongCode, "CONFLICT says so, and not STORE_FAILED"),
         (_LoadsAsItCame, "the oldest created_at first"),
         (_LoadsTheFirstRecordOnly, "records are kept, and 1 are loaded"),

@@ -49,6 +49,8 @@ LEASE_MS: Final = 30_000
 HEARTBEAT_MS: Final = 5_000
 # Three heartbeats: one may be late, and two in a row are no accident.
 SILENCE_MS: Final = 15_000
+# While nothing is under way a session is asked about at every other heartbeat, and the answer takes its time.
+MIN_SILENT_HEARTBEATS: Final = 3
 # Half a second of work at 20,000 tasks/s; a longer queue only makes everybody wait longer.
 MAX_QUEUED: Final = 10_000
 # Long enough to fetch a result the next morning.
@@ -131,7 +133,7 @@ class _Settings(BaseModel):
     lease_ms: IntervalMs = LEASE_MS
     """How long a worker may be silent about a task before the task is taken from it, in milliseconds."""
     heartbeat_ms: IntervalMs = HEARTBEAT_MS
-    """How often a session shows that it is alive, in milliseconds."""
+    """How often a session shows that it is alive, in milliseconds; half as often while nothing is under way."""
     silence_ms: IntervalMs = SILENCE_MS
     """After how much silence the session with a peer is ended, in milliseconds."""
     max_in_flight: int = Field(default=MAX_IN_FLIGHT, ge=1)
@@ -165,8 +167,11 @@ class _Settings(BaseModel):
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
         for name, interval in (("silence_ms", self.silence_ms), ("lease_ms", self.lease_ms)):
-            if interval < 2 * self.heartbeat_ms:
-                raise ValueError(f"{name} is {interval}, but must be at least twice heartbeat_ms, {self.heartbeat_ms}")
+            if interval < MIN_SILENT_HEARTBEATS * self.heartbeat_ms:
+                raise ValueError(
+                    f"{name} is {interval}, but must be at least {MIN_SILENT_HEARTBEATS} times heartbeat_ms, "
+                    f"{self.heartbeat_ms}"
+                )
         if self.http is not None and self.data is None:
             raise ValueError(f"http is {self.http}, but there is no data folder to keep the token in; set data")
         return self

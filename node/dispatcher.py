@@ -16,8 +16,9 @@ import trio
 from pydantic import ValidationError
 
 from node.config import LEASE_MS
-from node.coordination.plan import Assignment, Backlog, Worker, plan
+from node.coordination.plan import Backlog, plan, start_at_once
 from node.coordination.retries import after_failure, after_restart
+from node.coordination.roster import Roster, Worker
 from node.feed import Feed
 from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output
 from node.manager import TaskManager
@@ -38,6 +39,7 @@ from protocol import (
     Released,
     StaleAttempt,
     Started,
+    Submitted,
     Task,
     TaskFailed,
     TaskId,
@@ -59,6 +61,9 @@ PROGRESS_INTERVAL_MS = 100
 SWEEP_SLACK = 64
 # What a peer that has said nothing of its limits is given at once.
 SIMPLE_PEER_SLOTS = 1
+
+# What the dispatcher itself records: it has acted on it already.
+_OWN_FACTS = frozenset({Claimed, Started, Progressed})
 
 
 class Dispatcher:
@@ -98,6 +103,8 @@ class Dispatcher:
         self._local: dict[str, Worker] = {}
         self._peers: dict[PeerId, Worker] = {}
         self._peers_stale = True
+        self._roster: Roster | None = None
+        self._nursery: trio.Nursery | None = None
         self._attempts: dict[TaskId, Attempt] = {}
         self._pools: dict[str, RunnerPool] = {}
         self._limits: list[tuple[int, int, Attempt]] = []
@@ -120,10 +127,11 @@ class Dispatcher:
     @property
     def local_load(self) -> int:
         """How many tasks this node's own executors have, waiting ones included."""
-        return len(self._backlog.tasks) + sum(worker.busy for worker in self._local.values())
+        return self._backlog.waiting_here + sum(worker.busy for worker in self._local.values())
 
     def wake(self) -> None:
-        """Ask the plan again soon."""
+        """Ask the plan again soon, and look at the executors anew."""
+        self._roster = None
         self._wake.set()
 
     async def run(self) -> None:
@@ -131,10 +139,12 @@ class Dispatcher:
         self._restore()
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 while True:
                     self._wake = trio.Event()
                     await self._sleep_until(self._dispatch(nursery))
         finally:
+            self._nursery = None
             for attempt in list(self._attempts.values()):
                 self._release(attempt)
 
@@ -165,18 +175,30 @@ class Dispatcher:
 
     def _observe(self, change: Change) -> None:
         record, fact = change
-        if type(fact) is Started or type(fact) is Progressed:
+        kind = type(fact)
+        if kind in _OWN_FACTS or (kind is Submitted and self._starts_at_once(record)):
             return
-        if type(fact) is Cancelled and record.lost_leases:
+        if kind is Cancelled:
             self._abandon(record)
         self._backlog.update(record)
-        if type(fact) is CancelRequested:
+        if kind is CancelRequested:
             self._cancel(record)
         else:
             self._wake_if_waiting()
 
+    def _starts_at_once(self, record: TaskRecord) -> bool:
+        nursery, now = self._nursery, self._clock.now()
+        if nursery is None or self._manager.draining:
+            return False
+        worker = start_at_once(self._backlog, record, self._roster or self._call_roll(), now=now)
+        if worker is None:
+            return False
+        self._start(record, worker, now, nursery)
+        return True
+
     def _abandon(self, record: TaskRecord) -> None:
-        if record.holder not in (None, self._own_id):
+        """Tell a peer that was lost with a task, and may still work on it, that nobody waits for its answer."""
+        if record.lost_leases and record.holder not in (None, self._own_id):
             self._remote.abandon(record.id, record.holder)
 
     def _wake_if_waiting(self) -> None:
@@ -185,21 +207,21 @@ class Dispatcher:
 
     def _peers_changed(self) -> None:
         self._peers_stale = True
-        self._wake.set()
+        self.wake()
 
     def _dispatch(self, nursery: trio.Nursery) -> int | None:
         now = self._clock.now()
         limit_at = self._end_overdue(now)
         if self._manager.draining:
             return limit_at
-        decision = plan(self._backlog, self._workers(), own_id=self._own_id, now=now)
+        decision = plan(self._backlog, self._call_roll(), now=now)
         for task_id in decision.expired:
             self._expire(task_id, now)
-        for assignment in decision.starts:
-            self._start(assignment, now, nursery)
+        for task_id, worker in decision.starts:
+            self._start(self._manager.latest(task_id), worker, now, nursery)
         return min((at for at in (limit_at, decision.wake_at) if at is not None), default=None)
 
-    def _workers(self) -> list[Worker]:
+    def _call_roll(self) -> Roster:
         for kind, executor in self._executors.items():
             worker = self._local.get(kind)
             if worker is None:
@@ -208,7 +230,8 @@ class Dispatcher:
                 worker.slots = executor.slots
         if self._peers_stale:
             self._refresh_peers()
-        return [*self._local.values(), *self._peers.values()]
+        self._roster = Roster([*self._local.values(), *self._peers.values()], self._own_id)
+        return self._roster
 
     def _refresh_peers(self) -> None:
         self._peers_stale = False
@@ -227,10 +250,9 @@ class Dispatcher:
 
     # --- executing ---------------------------------------------------------------------------------------------------
 
-    def _start(self, assignment: Assignment, now: int, nursery: trio.Nursery) -> None:
-        task_id, worker = assignment
-        record = self._manager.latest(task_id)
-        attempt = Attempt(self, self._manager, self._clock, record, worker)
+    def _start(self, record: TaskRecord, worker: Worker, now: int, nursery: trio.Nursery) -> None:
+        task_id = record.id
+        attempt = Attempt(self, self._manager, self._clock, record, worker, now)
         claimed = Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)
         # Before anybody is told of the claim, because whoever is may cancel the task at once.
         self._attempts[task_id] = attempt
@@ -247,6 +269,8 @@ class Dispatcher:
             return
         if attempt.over:
             return
+        if record.holder != worker.peer_id:
+            self._abandon(record)
         if attempt.has_started:
             self._pool(record.task.kind, nursery).run_soon(attempt)
         else:
@@ -255,6 +279,8 @@ class Dispatcher:
     def _pool(self, kind: str, nursery: trio.Nursery) -> RunnerPool:
         pool = self._pools.get(kind)
         if pool is None or pool.executor is not self._executors[kind]:
+            if pool is not None:
+                pool.retire()
             pool = self._pools[kind] = RunnerPool(self._executors[kind], nursery)
         return pool
 
@@ -390,15 +416,30 @@ class Attempt(LocalAttempt):
         scope: cancels it, when it runs here.
     """
 
+    __slots__ = (
+        "_clock",
+        "_dispatcher",
+        "_manager",
+        "_reported_at",
+        "attempt",
+        "begun_at",
+        "cancel_requested",
+        "deadline",
+        "has_started",
+        "holder",
+        "task",
+        "worker",
+    )
+
     def __init__(
-        self, dispatcher: Dispatcher, manager: TaskManager, clock: Clock, record: TaskRecord, worker: Worker
+        self, dispatcher: Dispatcher, manager: TaskManager, clock: Clock, record: TaskRecord, worker: Worker, now: int
     ) -> None:
         self.task: Task = record.task
         self.attempt = record.attempt + 1
         self.holder = worker.peer_id
         self.worker = worker
         self.deadline = record.deadline
-        self.begun_at = clock.now()
+        self.begun_at = now
         self.has_started = False
         self.cancel_requested = False
         self.over = False

@@ -8,7 +8,7 @@ up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -34,14 +34,13 @@ class Feed:
         self._queue: deque[Change] = deque()
         self._publishing = False
 
-    def publish(self, change: Change) -> None:
-        """Tell every listener; called by the manager only, once the change is saved."""
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Tell every listener; called by the manager only, once the changes are saved."""
+        self._queue.extend(changes)
         if self._publishing:
-            self._queue.append(change)
             return
         self._publishing = True
         try:
-            self._tell(change)
             while self._queue:
                 self._tell(self._queue.popleft())
         finally:

@@ -107,6 +107,8 @@ class Execution(ABC):
         holder: the peer that carries it out.
     """
 
+    __slots__ = ()
+
     task: Task
     attempt: int
     holder: PeerId
@@ -126,6 +128,8 @@ class Execution(ABC):
 
 class Delegation(Execution):
     """One attempt at a task that somebody else carries out."""
+
+    __slots__ = ()
 
     @abstractmethod
     def finish(self, outcome: Outcome) -> None:

@@ -319,12 +319,12 @@ class TaskManager(TaskService):
             StaleAttempt: a newer attempt has been claimed since.
         """
         task_id = facts[0].task_id
-        record = self.latest(task_id)
+        before = self._unsaved.get(task_id)
+        record = before or self.get_task(task_id)
         changes = []
         for fact in facts:
             record = advance(record, fact)
             changes.append(Change(record, fact))
-        before = self._unsaved.get(task_id)
         self._unsaved[task_id] = record
         try:
             self._append(changes)
@@ -365,6 +365,8 @@ class TaskManager(TaskService):
                 "field depends_on: this version of peertask does not order tasks",
                 remedy="Submit a task when those that it needs are complete",
             )
+        if self._store.failure is not None:
+            raise self._store.failure
         if self._open >= self._capacity.open_tasks:
             raise TaskRejected(
                 f"this node has {self._open} open tasks, and {self._capacity.open_tasks} is its limit",
@@ -389,7 +391,7 @@ class TaskManager(TaskService):
                 del self._unsaved[record.id]
             if record.terminal:
                 self._finish(record)
-            self._feed.publish(change)
+        self._feed.publish(changes)
 
     def _finish(self, record: TaskRecord) -> None:
         self._count_ended(record)

@@ -33,6 +33,8 @@ class LocalAttempt(Delegation):
         over: whether it has ended; then it is not run any more.
     """
 
+    __slots__ = ("over", "scope")
+
     scope: trio.CancelScope | None
     over: bool
 
@@ -59,6 +61,7 @@ class RunnerPool:
         self._ready: deque[LocalAttempt] = deque()
         self._idle: list[trio.Event] = []
         self._runners = 0
+        self._retired = False
 
     def __repr__(self) -> str:
         return (
@@ -71,6 +74,12 @@ class RunnerPool:
         if len(self._ready) == 1:
             self._bring_runner()
 
+    def retire(self) -> None:
+        """Take no more attempts: runners that have nothing to do end, the others when they have finished."""
+        self._retired = True
+        while self._idle:
+            self._idle.pop().set()
+
     def _bring_runner(self) -> None:
         if self._idle:
             self._idle.pop().set()
@@ -79,7 +88,7 @@ class RunnerPool:
             self._nursery.start_soon(self._run)
 
     async def _run(self) -> None:
-        while True:
+        while self._ready or not self._retired:
             under_way: list[LocalAttempt] = []
             with trio.CancelScope() as scope:
                 await self._work(scope, under_way)
@@ -93,6 +102,8 @@ class RunnerPool:
         in_a_row = 0
         while not scope.cancel_called:
             while not self._ready:
+                if self._retired:
+                    return
                 in_a_row = 0
                 await self._wait()
             if in_a_row == ATTEMPTS_A_PASS:

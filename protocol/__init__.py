@@ -69,7 +69,7 @@ from protocol.frames import (
     Submit,
     TaskFrame,
 )
-from protocol.framing import FrameDecoder, encode_frame, encode_length
+from protocol.framing import FrameDecoder, Pieces, encode_frame, encode_length
 from protocol.json_value import JsonObject
 from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
 from protocol.record import TaskRecord, TaskStatus
@@ -136,6 +136,7 @@ __all__ = [
     "PeerAdvert",
     "PeerId",
     "PeertaskError",
+    "Pieces",
     "Progress",
     "Progressed",
     "Reject",

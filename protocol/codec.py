@@ -46,7 +46,7 @@ def encode_body(frame: Frame) -> bytes:
     return body
 
 
-def decode_body(body: bytes) -> Frame:
+def decode_body(body: bytes | bytearray) -> Frame:
     """Return the frame that a msgpack body holds.
 
     Raises:
@@ -104,7 +104,7 @@ def _default(field: dataclasses.Field[Any]) -> object:
     return field.default_factory() if callable(field.default_factory) else default
 
 
-def _unpack(body: bytes) -> dict[str, Any]:
+def _unpack(body: bytes | bytearray) -> dict[str, Any]:
     try:
         check_structure(body)
         fields = msgpack.unpackb(body, object_pairs_hook=_unique_keys)

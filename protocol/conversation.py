@@ -152,6 +152,11 @@ class Conversation:
         """Return how far this end, in the given role, is with a task."""
         return self._tasks[role].get(task_id, _IDLE)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any task is not idle at this end."""
+        return any(self._tasks.values())
+
     def under_way(self, role: Role) -> list[TaskId]:
         """Return the tasks that are not idle at this end in the given role."""
         return list(self._tasks[role])

@@ -6,8 +6,9 @@ limit is refused when it is read, so a peer can make a node hold no more than on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import overload
 
 from protocol.codec import decode_body, encode_body
 from protocol.errors import RemoteProtocolError, TooLarge
@@ -38,7 +39,38 @@ def encode_length(length: int) -> bytes:
     return bytes(out)
 
 
-def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes]:
+class Pieces(Sequence[bytes]):
+    """The chunks of a large body, each encoded when it is asked for, so that nobody waits for all of them.
+
+    Attributes:
+        nbytes: the size of the body.
+        piece_bytes: how much of it is in a piece; the last one may have less.
+    """
+
+    def __init__(self, body: bytes, piece_bytes: int) -> None:
+        self._body = body
+        self.nbytes = len(body)
+        self.piece_bytes = piece_bytes
+
+    def __len__(self) -> int:
+        return (self.nbytes + self.piece_bytes - 1) // self.piece_bytes
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        start = range(0, self.nbytes, self.piece_bytes)[index]
+        end = start + self.piece_bytes
+        piece = encode_body(Chunk(self._body[start:end], end >= self.nbytes))
+        return encode_length(len(piece)) + piece
+
+
+def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes] | Pieces:
     """Return what goes on the stream for a frame: one piece, or the chunks of a large one in order.
 
     Args:
@@ -61,13 +93,7 @@ def encode_frame(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> list[bytes]:
     whole = min(limits.chunk, limits.frame - _CHUNK_ENVELOPE_BYTES)
     if len(body) <= whole:
         return [encode_length(len(body)) + body]
-    return list(_chunks(body, whole))
-
-
-def _chunks(body: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(body), size):
-        piece = encode_body(Chunk(body[start : start + size], start + size >= len(body)))
-        yield encode_length(len(piece)) + piece
+    return Pieces(body, whole)
 
 
 class FrameDecoder:
@@ -124,7 +150,7 @@ class FrameDecoder:
         self._payload += chunk.data
         if not chunk.last:
             return None
-        body, self._payload = bytes(self._payload), bytearray()
+        body, self._payload = self._payload, bytearray()
         frame = decode_body(body)
         if isinstance(frame, Chunk):
             raise RemoteProtocolError("a chunk holds another chunk")

@@ -25,7 +25,7 @@ SMALL_BYTES = 64 * 1024
 _idle_walkers: list[msgpack.Unpacker] = []
 
 
-def check_structure(body: bytes) -> None:
+def check_structure(body: bytes | bytearray) -> None:
     """Walk over a body without building anything.
 
     Raises:
@@ -62,7 +62,7 @@ class _Layout(NamedTuple):
     counts: int = 0
 
 
-def _count(body: bytes) -> None:
+def _count(body: bytes | bytearray) -> None:
     position, left, seen, size = 0, 1, 0, len(body)
     while left:
         if position >= size:

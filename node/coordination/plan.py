@@ -14,45 +14,15 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from node.coordination.fair_queue import FairQueue, Turns, waits
+from node.coordination.roster import Place, Roster, Worker
 from protocol import PeerId, TaskId, TaskRecord, TaskStatus
 
 # What tasks leave behind in heaps and queues is swept out when it outnumbers those that wait by so many: the sweeping
 # costs next to nothing for each, and a small backlog is never swept.
 SWEEP_SLACK = 64
-
-
-@dataclass(slots=True)
-class Worker:
-    """Someone who can take tasks on: an executor of this node, or a peer.
-
-    Attributes:
-        peer_id: whose it is.
-        kinds: what it can do; None when it has not said.
-        slots: how many tasks of this node it takes at once.
-        busy: how many it has.
-        load: how many tasks of others it has, as far as it told.
-        trusted: whether it may be given tasks that did not name it.
-    """
-
-    peer_id: PeerId
-    kinds: frozenset[str] | None
-    slots: int
-    busy: int = 0
-    load: int = 0
-    trusted: bool = True
-
-    @property
-    def free(self) -> int:
-        """How many more tasks it takes now."""
-        return self.slots - self.busy
-
-    def offers(self, kind: str) -> bool:
-        """Whether it can do tasks of a kind, as far as it told."""
-        return self.kinds is None or kind in self.kinds
 
 
 class Assignment(NamedTuple):
@@ -76,20 +46,6 @@ class Decision(NamedTuple):
     wake_at: int | None
 
 
-class Place(NamedTuple):
-    """Where the tasks of a queue may run.
-
-    Attributes:
-        target: the peer that was asked for; None for any.
-        kind: what it must be able to do; empty when the target was named, because it decides for itself.
-        elsewhere: whether another peer will do when the target is away.
-    """
-
-    target: PeerId | None
-    kind: str
-    elsewhere: bool
-
-
 class Backlog:
     """The records that wait or run, arranged for the plan.
 
@@ -110,7 +66,13 @@ class Backlog:
         self._delayed: list[tuple[int, TaskId, int]] = []
         self._deadlines: list[tuple[int, TaskId]] = []
         self._left_behind = 0
+        self._waiting_here = 0
         self._queues_limit = SWEEP_SLACK
+
+    @property
+    def waiting_here(self) -> int:
+        """How many tasks wait that need not go to another peer."""
+        return self._waiting_here
 
     @property
     def running(self) -> int:
@@ -126,9 +88,10 @@ class Backlog:
             self._wait(record)
         elif record.id not in self._running:
             self._withdraw(record.id)
-            self._run(record.id, record.requester)
+            self.run(record.id, record.requester)
 
-    def _run(self, task_id: TaskId, requester: PeerId) -> None:
+    def run(self, task_id: TaskId, requester: PeerId) -> None:
+        """Count a task as running, until it is told that it waits again or has ended."""
         self._running[task_id] = requester
         self._running_by_requester[requester] = self._running_by_requester.get(requester, 0) + 1
 
@@ -138,6 +101,7 @@ class Backlog:
         if known is not None and known.seq == record.seq:
             return
         self.tasks[record.id] = record
+        self._waiting_here += known is None and self._may_run_here(record)
         if record.deadline is not None and known is None:
             heapq.heappush(self._deadlines, (record.deadline, record.id))
         if record.not_before:
@@ -149,7 +113,9 @@ class Backlog:
 
     def _withdraw(self, task_id: TaskId) -> None:
         """Let a task wait no more; what stands of it in a queue is left behind."""
-        if self.tasks.pop(task_id, None) is not None:
+        record = self.tasks.pop(task_id, None)
+        if record is not None:
+            self._waiting_here -= self._may_run_here(record)
             self._left_behind += 1
             if self._left_behind > len(self.tasks) + SWEEP_SLACK:
                 self._sweep()
@@ -178,7 +144,7 @@ class Backlog:
             del self._running_by_requester[requester]
 
     def _enqueue(self, record: TaskRecord) -> None:
-        place = self._place(record)
+        place = self.place(record)
         queue = self._queues.get(place)
         if queue is None:
             self._drop_idle_queues()
@@ -191,9 +157,13 @@ class Backlog:
             self._queues = dict(self.queues())
             self._queues_limit = 2 * len(self._queues) + SWEEP_SLACK
 
-    def _place(self, record: TaskRecord) -> Place:
+    def _may_run_here(self, record: TaskRecord) -> bool:
+        return record.target is None or record.target == self._own_id
+
+    def place(self, record: TaskRecord) -> Place:
+        """Return where a task may run."""
         task, target = record.task, record.target
-        if target is None or target == self._own_id:
+        if self._may_run_here(record):
             return Place(target, task.kind, elsewhere=False)
         return Place(target, task.kind if task.retry.elsewhere else "", task.retry.elsewhere)
 
@@ -230,10 +200,12 @@ class Backlog:
         return [(place, queue) for place, queue in self._queues.items() if queue]
 
     def take(self, queue: FairQueue) -> TaskId | None:
-        """Take the next task out of a queue; None when all that stood in it had gone already."""
+        """Let the next task of a queue run; None when all that stood in it had gone already."""
         task_id = queue.pop(self._running_by_requester, self.tasks)
         if task_id is not None:
-            del self.tasks[task_id]
+            record = self.tasks.pop(task_id)
+            self._waiting_here -= self._may_run_here(record)
+            self.run(task_id, record.requester)
         return task_id
 
     def strongest(self, queues: Iterable[FairQueue]) -> FairQueue:
@@ -241,32 +213,55 @@ class Backlog:
         return min(queues, key=lambda queue: queue.claim(self._running_by_requester))
 
 
-def plan(backlog: Backlog, workers: Iterable[Worker], *, own_id: PeerId, now: int) -> Decision:
+def plan(backlog: Backlog, roster: Roster, *, now: int) -> Decision:
     """Decide what to start.
 
-    Tasks that are returned are no longer in the backlog; whoever does not start one tells the backlog its record again.
+    Tasks that are returned count as running; whoever does not start one tells the backlog its record again.
 
     Args:
         backlog: what waits.
-        workers: who can take tasks on; `busy` grows by what is assigned.
-        own_id: this node; preferred among equals for tasks without a target.
+        roster: who can take tasks on; `busy` grows by what is assigned.
         now: milliseconds since the epoch.
     """
     expired = backlog.expired(now)
     backlog.due(now)
-    everyone = list(workers)
-    lines = [_Line(queue, _able(place, everyone, own_id)) for place, queue in backlog.queues()]
+    lines = [_Line(queue, roster.able(place)) for place, queue in backlog.queues()]
     alone, rivals = _part(lines)
-    starts = [start for line in alone for start in _serve(backlog, line, own_id)]
-    starts += _serve_rivals(backlog, rivals, own_id)
+    starts = [start for line in alone for start in _serve(backlog, line, roster)]
+    starts += _serve_rivals(backlog, rivals, roster)
     return Decision(starts, expired, backlog.next_event())
+
+
+def start_at_once(backlog: Backlog, record: TaskRecord, roster: Roster, *, now: int) -> Worker | None:
+    """Decide who starts a task that has just come, when it need not wait its turn.
+
+    So a task that finds a free worker costs no queue and no wake-up.
+
+    Returns:
+        Who is to do it, `busy` counting it already; None when nobody is free, when others wait for the same workers, or
+        when it is too late for the task: then the backlog is to be told of it, and the plan decides.
+    """
+    if record.deadline is not None and record.deadline <= now:
+        return None
+    able = roster.able(backlog.place(record))
+    if any(_shared(able, roster.able(place)) for place, _ in backlog.queues()):
+        return None
+    worker = roster.choose(able)
+    if worker is not None:
+        worker.busy += 1
+        backlog.run(record.id, record.requester)
+    return worker
+
+
+def _shared(some: Sequence[Worker], others: Sequence[Worker]) -> bool:
+    return any(one is other for one in some for other in others)
 
 
 class _Line(NamedTuple):
     """A queue in which something waits, and who could take it on."""
 
     queue: FairQueue
-    able: list[Worker]
+    able: Sequence[Worker]
 
 
 def _part(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
@@ -281,8 +276,8 @@ def _part(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
     return alone, rivals
 
 
-def _serve(backlog: Backlog, line: _Line, own_id: PeerId) -> Iterable[Assignment]:
-    while (worker := _least_loaded(line.able, own_id)) is not None:
+def _serve(backlog: Backlog, line: _Line, roster: Roster) -> Iterable[Assignment]:
+    while (worker := roster.choose(line.able)) is not None:
         task_id = backlog.take(line.queue)
         if task_id is None:
             return
@@ -290,33 +285,11 @@ def _serve(backlog: Backlog, line: _Line, own_id: PeerId) -> Iterable[Assignment
         yield Assignment(task_id, worker)
 
 
-def _serve_rivals(backlog: Backlog, lines: list[_Line], own_id: PeerId) -> Iterable[Assignment]:
+def _serve_rivals(backlog: Backlog, lines: list[_Line], roster: Roster) -> Iterable[Assignment]:
     while lines := [line for line in lines if line.queue and any(worker.free > 0 for worker in line.able)]:
         first = backlog.strongest(line.queue for line in lines)
         line = next(line for line in lines if line.queue is first)
-        task_id, worker = backlog.take(first), _least_loaded(line.able, own_id)
+        task_id, worker = backlog.take(first), roster.choose(line.able)
         if task_id is not None and worker is not None:
             worker.busy += 1
             yield Assignment(task_id, worker)
-
-
-def _able(place: Place, workers: Sequence[Worker], own_id: PeerId) -> list[Worker]:
-    if place.target is not None:
-        named = [worker for worker in workers if worker.peer_id == place.target]
-        if place.target == own_id:
-            return [worker for worker in named if worker.offers(place.kind)]
-        if named or not place.elsewhere:
-            return named
-    # Whoever reaches the port can say that it does anything: only those whom the operator named are chosen.
-    return [worker for worker in workers if worker.trusted and worker.offers(place.kind)]
-
-
-def _least_loaded(able: Sequence[Worker], own_id: PeerId) -> Worker | None:
-    if len(able) == 1:
-        return able[0] if able[0].free > 0 else None
-    free = [worker for worker in able if worker.free > 0]
-    return min(free, key=lambda worker: _burden(worker, own_id), default=None)
-
-
-def _burden(worker: Worker, own_id: PeerId) -> tuple[float, bool]:
-    return ((worker.busy + worker.load) / worker.slots, worker.peer_id != own_id)

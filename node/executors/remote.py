@@ -58,6 +58,7 @@ class RemoteDelegate(Delegate, ChannelHandler):
         except PeertaskError as error:
             delegation.finish(error)
             return
+        self._owed_cancels.pop(delegation.task.id, None)  # what was to be stopped there is wanted again
         self._open.setdefault(channel, {})[delegation.task.id] = delegation
 
     def stop(self, delegation: Delegation) -> None:

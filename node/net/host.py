@@ -35,7 +35,7 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service import TrioManager
 from multiaddr import Multiaddr
 
@@ -43,6 +43,7 @@ from node.net.addresses import dialable_endpoints, listening_endpoints, parse_pe
 from node.net.admission import InboundLimits
 from node.net.errors import HostStopped, InvalidAddress, SelfDial, WrongPeer
 from node.net.libp2p_pin import require_names, require_pinned_libp2p
+from node.net.locks import make_prompt
 from node.net.muxer import HardenedUpgrader, HardenedYamux
 from node.net.swarm import ConnectionLimits, HardenedSwarm
 
@@ -64,6 +65,11 @@ _PRIVATE_NAMES: Final = (
     (Swarm, "_init_connection_management"),
     (Yamux, "_write_frame"),
     (Yamux, "_cleanup_on_error"),
+    (Yamux, "_measure_rtt_loop"),
+    (Yamux, "_stale_stream_sweeper"),
+    (Yamux, "_sweep_stale_streams"),
+    (YamuxStream, "_apply_autotune_epoch"),
+    (YamuxStream, "_auto_tune_and_send_window_update"),
     (swarm_connection, "logging"),
 )
 
@@ -100,7 +106,14 @@ class HardenedHost(BasicHost):
         super().__init__(swarm, disable_identify_address_discovery=True)
         self.remove_stream_handler(ID_PUSH)  # what a peer pushes would be kept for hours, and nobody reads it
 
+    async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
+        """Open a stream to a connected peer."""
+        stream = await super().new_stream(peer_id, protocol_ids)
+        make_prompt(stream, "_state_lock")
+        return stream
+
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
+        make_prompt(net_stream, "_state_lock")
         if _too_many_streams(net_stream):
             await net_stream.reset()
             return

@@ -15,19 +15,29 @@ from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
 from libp2p.io.exceptions import IOException
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_SYN,
     GO_AWAY_NORMAL,
     HEADER_SIZE,
     MAX_MESSAGE_SIZE,
     TYPE_DATA,
     TYPE_GO_AWAY,
+    TYPE_PING,
     YAMUX_HEADER_FORMAT,
     Yamux,
     YamuxStream,
 )
 from libp2p.transport.upgrader import TransportUpgrader
 
+from node.net.locks import make_prompt
+
 GOODBYE_S: Final = 1.0
 """How long the go-away frame may wait: behind a write that a frozen peer blocks it would wait for ever."""
+
+LARGEST_WINDOW_BYTES: Final = 1024 * 1024
+"""What a stream may send ahead of its reader: small frames wait behind it, and 100 ms away it still gives 10 MB/s."""
+
+RTT_AFTER_S: Final = 0.5
+"""How long after its start a connection measures its round trip: the handshakes on it are over then."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +64,9 @@ class FrugalStream(YamuxStream):
         header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, size)
         await self.conn._write_frame(header + data)  # noqa: SLF001 - the one way to write to the connection
 
+    def _apply_autotune_epoch(self, buffered: int) -> int:
+        return 0 if self.target_recv_window >= LARGEST_WINDOW_BYTES else super()._apply_autotune_epoch(buffered)
+
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         self._unreported += bytes_read
         if self._unreported < self.target_recv_window // 2:
@@ -71,6 +84,7 @@ class HardenedYamux(Yamux):
 
     def __init__(self, secured_conn: ISecureConn, peer_id: ID) -> None:
         super().__init__(secured_conn, peer_id, is_initiator=secured_conn.is_initiator)
+        make_prompt(self, "streams_lock", "_write_lock")
 
     @property
     def is_established(self) -> bool:
@@ -89,6 +103,21 @@ class HardenedYamux(Yamux):
         # libp2p's own also takes every frame apart for a log that nobody reads, and lets a pass of the scheduler go by.
         async with self._write_lock:
             await self.secured_conn.write(data)
+
+    async def _measure_rtt_loop(self) -> None:
+        # Once is enough to size windows; libp2p's own goes on for ever, and wakes both ends for it.
+        await trio.sleep(RTT_AFTER_S)
+        header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, 1)
+        with suppress(IOException):  # the connection is gone, and its reader knows
+            await self._write_frame(header)
+        self._ping_sent_time = trio.current_time()
+
+    async def _stale_stream_sweeper(self) -> None:
+        """Leave it to `sweep`: a task and a timer for each connection is what an idle node is made of."""
+
+    def sweep(self) -> None:
+        """Forget streams that are closed and were never read to their end; to be called every minute or so."""
+        self._sweep_stale_streams()
 
     async def start(self) -> None:
         """Carry frames until the connection ends; an error ends this connection only."""
@@ -129,6 +158,7 @@ class HardenedYamux(Yamux):
 def _frugal(stream: IMuxedStream) -> FrugalStream:
     # libp2p names the class of its streams in code; ours has no state that a constructor would have to make.
     stream.__class__ = FrugalStream
+    make_prompt(stream, "window_lock")
     return cast("FrugalStream", stream)
 
 

@@ -105,7 +105,7 @@ class PeerNetwork(Network, SessionOwner):
         async with open_host(self._host_config) as host, open_background() as nursery:
             self._host, self._nursery = host, nursery
             self._addresses = self._find_addresses(host)
-            nursery.start_soon(self._close_silent_connections, host)
+            nursery.start_soon(self._tidy_connections, host)
             host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
             for peer_id, entry in self._book:
                 if entry.kept:
@@ -128,13 +128,16 @@ class PeerNetwork(Network, SessionOwner):
             for session in ending:
                 await session.over.wait()
 
-    async def _close_silent_connections(self, host: HardenedHost) -> None:
+    async def _tidy_connections(self, host: HardenedHost) -> None:
         """Close connections on which nothing is open, so that nobody holds a place by doing nothing."""
         silent: set[INetConn] = set()
         while True:
             await trio.sleep(SILENT_CONNECTION_S)
-            connections = host.get_network().connections.values()
-            empty = {connection for several in connections for connection in several if not connection.get_streams()}
+            connections = [one for several in host.get_network().connections.values() for one in several]
+            for connection in connections:
+                if isinstance(connection.muxed_conn, HardenedYamux):
+                    connection.muxed_conn.sweep()
+            empty = {connection for connection in connections if not connection.get_streams()}
             for connection in empty & silent:
                 await connection.close()
             silent = empty - silent

@@ -15,6 +15,7 @@ it was the last one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -39,6 +40,7 @@ from protocol import (
     PeerAdvert,
     PeerId,
     PeertaskError,
+    Pieces,
     Reject,
     Role,
     Submit,
@@ -62,6 +64,12 @@ IDLE_CLIENT_S = 300.0
 FAREWELL_S = 2.0
 # An event loop that was held up this long, or for a heartbeat, has not listened either: the silence may be its own.
 OWN_PAUSE_S = 1.0
+# A session on which nothing is under way beats at half the pace: a question is due when nothing was heard for longer.
+QUIET_BEATS = 1.5
+# Whoever did not open the stream leaves the asking to the other, for as long as leaves time for an answer.
+PATIENT_BEATS = 1.9
+# The side that is asked measures the round trip now and then too.
+LATENCY_KEPT_S = 60.0
 # A Bye with this much text is taken whatever the peer's limits are.
 MAX_REASON_CHARS = 500
 # What a peer that does not take its answers is told when it asks for more; by then it reads again, or is cut off.
@@ -131,7 +139,7 @@ class Pulse(NamedTuple):
     """How a session finds out that its peer is gone.
 
     Attributes:
-        heartbeat_s: how often each side says that it is alive, in seconds.
+        heartbeat_s: how often one side asks and the other answers while they have work, in seconds; half as often else.
         silence_s: after how long without a word the peer is given up, in seconds.
     """
 
@@ -140,9 +148,11 @@ class Pulse(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Bytes of a large frame, or of one that must not overtake it; `ends` is the task whose frame they complete."""
+    """A piece of a large frame, or one that must not overtake it; `ends` is the task whose frame it completes."""
 
-    data: bytes
+    pieces: Sequence[bytes]
+    number: int
+    nbytes: int
     ends: TaskId | None
 
 
@@ -208,6 +218,7 @@ class Session(Channel):
         self._silent = False
         self._refused = False
         self._heard_at = trio.current_time()
+        self._measured_at = float("-inf")
 
     def __repr__(self) -> str:
         state = "over" if self.closed else "open"
@@ -239,18 +250,24 @@ class Session(Channel):
         if self._read_out.is_set():
             self._end_unless_answers_are_due()
 
-    def _queue(self, frame: Frame, pieces: list[bytes]) -> None:
+    def _queue(self, frame: Frame, pieces: list[bytes] | Pieces) -> None:
         task_id = getattr(frame, "task_id", None)
         behind_large = task_id in self._large_tasks or (type(frame) is Bye and bool(self._large))
-        if len(pieces) == 1 and not behind_large:
-            self._small.append(pieces[0])
+        if isinstance(pieces, list) and not behind_large:
+            self._small += pieces
+            self._queued += len(pieces[0])
         else:
-            self._large.extend(_Piece(piece, None) for piece in pieces[:-1])
-            self._large.append(_Piece(pieces[-1], task_id))
-            if task_id is not None:
-                self._large_tasks.add(task_id)
-        self._queued += sum(map(len, pieces))
+            self._queue_behind(pieces, task_id)
         self._news.set()
+
+    def _queue_behind(self, pieces: list[bytes] | Pieces, task_id: TaskId | None) -> None:
+        nbytes, each = (pieces.nbytes, pieces.piece_bytes) if isinstance(pieces, Pieces) else (len(pieces[0]),) * 2
+        last = len(pieces) - 1
+        self._large.extend(_Piece(pieces, number, each, None) for number in range(last))
+        self._large.append(_Piece(pieces, last, nbytes - last * each, task_id))
+        self._queued += nbytes
+        if task_id is not None:
+            self._large_tasks.add(task_id)
 
     def leave(self, code: ErrorCode, reason: str) -> None:
         """Say Bye, and end the session when everything that waits is written; no effect when it is over."""
@@ -286,7 +303,6 @@ class Session(Channel):
             while await self._anything_to_write():
                 for data in self._next_writes():
                     await self._stream.write(data)
-                    self._queued -= len(data)
         except BaseLibp2pError as error:
             self._finish(ErrorCode.PEER_LOST, f"writing to the peer failed: {type(error).__name__}")
 
@@ -298,16 +314,17 @@ class Session(Channel):
             await self._news.wait()
             # The rest of this pass of the scheduler, and of the one that it wakes, queues its frames too.
             await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
         return True
 
     def _next_writes(self) -> list[bytes]:
         """Take everything small, and one piece of what is large."""
         small, self._small = b"".join(self._small), []
+        self._queued -= len(small)
         writes = [small[start : start + WRITE_BYTES] for start in range(0, len(small), WRITE_BYTES)]
         if self._large:
             piece = self._large.popleft()
-            writes.append(piece.data)
+            self._queued -= piece.nbytes
+            writes.append(piece.pieces[piece.number])
             if piece.ends is not None:
                 self._large_tasks.discard(piece.ends)
         return writes
@@ -395,6 +412,7 @@ class Session(Channel):
         if beat.ping and not self.closed:
             self.send(Heartbeat(self._owner.load(), pong=beat.ping))
         if beat.pong:
+            self._measured_at = trio.current_time()
             self.latency_ms = max(0, _microseconds() - beat.pong) / 1000
         if self.advert is not None and self.advert.load != beat.load:
             self._update_advert(load=beat.load)
@@ -457,7 +475,7 @@ class Session(Channel):
             self._refuse_defect(error)
 
     async def _keep_alive(self) -> None:
-        next_beat = trio.current_time() + self._pulse.heartbeat_s
+        next_beat = self._next_beat()
         while not self._ending.is_set():
             wake_at = min(next_beat, self._heard_at + self._patience_s())
             with trio.move_on_at(wake_at):
@@ -466,15 +484,32 @@ class Session(Channel):
             if trio.current_time() - wake_at > min(OWN_PAUSE_S, self._pulse.heartbeat_s):
                 self._heard_at = trio.current_time()
             if trio.current_time() >= next_beat:
-                next_beat = trio.current_time() + self._pulse.heartbeat_s
+                next_beat = self._next_beat()
                 self._beat()
             self._check_silence()
+
+    def _next_beat(self) -> float:
+        """All sessions of a process beat at the same moments: it sleeps between, and what it runs then stays warm.
+
+        The sides that are asked do so half a beat later, when they have heard what others of the same process asked.
+        """
+        interval = self._pulse.heartbeat_s
+        lag = 0 if self.initiator is Initiator.SELF else interval / 2
+        return ((trio.current_time() - lag) // interval + 1) * interval + lag
 
     def _beat(self) -> None:
         if self.carrier.is_closed:
             self._finish(ErrorCode.PEER_LOST, "the connection is gone")
-        elif self.hello is not None and not self.closed:
+        elif self.hello is not None and not self.closed and self._has_to_ask():
             self.send(Heartbeat(self._owner.load(), ping=_microseconds()))
+
+    def _has_to_ask(self) -> bool:
+        """Whoever opened the stream asks; the other does so when it hears nothing, and to measure the round trip."""
+        now = trio.current_time()
+        unheard_beats = (now - self._heard_at) / self._pulse.heartbeat_s
+        if self.initiator is Initiator.SELF:
+            return self._conversation.busy or unheard_beats > QUIET_BEATS or self.latency_ms is None
+        return unheard_beats > PATIENT_BEATS or now - self._measured_at > LATENCY_KEPT_S
 
     def _patience_s(self) -> float:
         if self.hello is not None or not self._greeted:

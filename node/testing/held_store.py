@@ -18,7 +18,10 @@ class HeldStore(Store):
 
     Attributes:
         held: what waits to be saved, in the order of appending.
+        failure: why it cannot save, as the test says.
     """
+
+    failure: PeertaskError | None = None
 
     def __init__(self) -> None:
         self.held: deque[Change] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -40,7 +41,7 @@ class ChannelOwner(Protocol):
     def hello_for(self, peer_id: PeerId) -> Hello:
         """Return what to tell a peer about this node."""
 
-    def carry(self, channel: MemoryChannel, frame: Frame, pieces: list[bytes]) -> None:
+    def carry(self, channel: MemoryChannel, frame: Frame, pieces: Sequence[bytes]) -> None:
         """Bring the bytes of a frame to the other end of a channel."""
 
     def greeted(self, channel: MemoryChannel) -> None:

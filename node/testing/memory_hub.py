@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -135,7 +135,7 @@ class MemoryHub:
         for station in self._stations.values():
             station.redial()
 
-    def post(self, sender: MemoryChannel, frame: Frame, pieces: list[bytes]) -> None:
+    def post(self, sender: MemoryChannel, frame: Frame, pieces: Sequence[bytes]) -> None:
         """Bring the bytes of a frame to the other end of a channel, soon."""
         for loss in self._losses:
             if loss[:2] == (sender.own_id, sender.peer_id) and (loss[2] is None or isinstance(frame, loss[2])):

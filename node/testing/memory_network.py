@@ -197,7 +197,7 @@ class MemoryNetwork(Network):
         """Return what to tell a peer about this node."""
         return Hello(agent="memory", advert=self._advert(peer_id), limits=self.limits, addresses=self.addresses)
 
-    def carry(self, channel: MemoryChannel, frame: Frame, pieces: list[bytes]) -> None:
+    def carry(self, channel: MemoryChannel, frame: Frame, pieces: Sequence[bytes]) -> None:
         """Hand a frame to the hub."""
         self._hub.post(channel, frame, pieces)
 

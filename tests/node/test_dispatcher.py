@@ -650,6 +650,8 @@ async def test_a_node_that_crashed_goes_on_where_it_was(autojump_clock: MockCloc
 async def test_draining_starts_nothing_and_waits_for_what_runs(autojump_clock: MockClock, scene: Scene) -> None:
     """What waits keeps waiting; nothing new is taken in."""
     scene.executor.on("a prompt", Delay(5_000)).on("waits", Delay(1))
+    scene.executor.slots = 1
+    scene.node.dispatcher.wake()
     running = scene.submit()
     await scene.executor.wait_until_begun(1)
     waiting = scene.submit("waits")

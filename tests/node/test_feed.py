@@ -41,7 +41,7 @@ def life(task: Task, reports: int = 0) -> list[Change]:
 def publish(feed: Feed, *changes: Change) -> None:
     """Publish these, in order."""
     for change in changes:
-        feed.publish(change)
+        feed.publish((change,))
 
 
 async def read_all(subscription: Subscription) -> list[Change | Lagged]:
@@ -81,12 +81,12 @@ def test_a_change_that_a_listener_causes_comes_after_the_one_that_caused_it() ->
     def cause_next(change: Change) -> None:
         following = changes.index(change) + 1
         if following < len(changes):
-            feed.publish(changes[following])
+            feed.publish((changes[following],))
 
     feed.listen(cause_next)
     feed.listen(heard.append)
     feed.listen_to(changes[0].record.id, heard_of_task.append)
-    feed.publish(changes[0])
+    feed.publish((changes[0],))
     assert heard == changes
     assert heard_of_task == changes
 
@@ -155,10 +155,10 @@ async def test_a_subscriber_that_left_is_not_kept() -> None:
     feed = Feed()
     first, second, *_ = life(make_task())
     with feed.subscribe(first.record.id) as mine, feed.subscribe() as everything:
-        feed.publish(first)
+        feed.publish((first,))
         await read_all(mine)
         await read_all(everything)
-    feed.publish(second)
+    feed.publish((second,))
     assert await read_all(mine) == []
     assert await read_all(everything) == []
 

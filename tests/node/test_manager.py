@@ -247,6 +247,21 @@ async def test_a_full_node_is_busy_and_says_when_to_come_back() -> None:
         assert bench.manager.open_tasks == 2
 
 
+async def test_a_node_whose_store_cannot_save_takes_nothing_new_and_says_why() -> None:
+    """The error is the store's own; what is known is still told, and goes on."""
+    store = HeldStore()
+    async with running(store=store) as bench:
+        task = make_task()
+        bench.submit(task)
+        store.failure = PeertaskError("no room is left on /data", code=ErrorCode.STORE_FAILED, remedy="Make some")
+        with pytest.raises(PeertaskError, match=r"no room is left on /data\. Make some") as refused:
+            bench.submit()
+        assert refused.value.code is ErrorCode.STORE_FAILED
+        assert bench.submit(task) == task.id
+        store.failure = None
+        bench.submit()
+
+
 async def test_a_node_that_is_stopping_takes_nothing_new(bench: Bench) -> None:
     """DRAINING, and what is known is still told."""
     task = make_task()

@@ -357,10 +357,10 @@ async def test_a_cancel_right_behind_the_task_stops_it_too(autojump_clock: MockC
     assert (await pair.run("next")).status is TaskStatus.COMPLETE
 
 
-async def test_a_task_that_is_cancelled_as_soon_as_it_is_claimed_is_not_sent(
+async def test_a_task_that_is_cancelled_as_soon_as_it_is_claimed_is_stopped(
     autojump_clock: MockClock, pair: Pair
 ) -> None:
-    """Whoever hears of the claim may cancel at once: the peer never hears of the task."""
+    """Whoever hears of the claim may cancel at once: the peer is told to stop right behind the task."""
 
     def cancel(change: Change) -> None:
         if change.record.task.prompt == "unwanted" and isinstance(change.fact, Claimed):
@@ -369,7 +369,10 @@ async def test_a_task_that_is_cancelled_as_soon_as_it_is_claimed_is_not_sent(
     pair.ann.feed.listen(cancel)
     assert (await pair.run("unwanted")).status is TaskStatus.CANCELLED
     assert (await pair.run("wanted")).status is TaskStatus.COMPLETE
-    assert [record.task.prompt for record in pair.ben.tasks_of(pair.ann)] == ["wanted"]
+    assert {record.task.prompt: record.status.value for record in pair.ben.tasks_of(pair.ann)} == {
+        "unwanted": "cancelled",
+        "wanted": "complete",
+    }
 
 
 async def test_a_cancel_that_crosses_the_result_changes_nothing(autojump_clock: MockClock, pair: Pair) -> None:
@@ -616,6 +619,24 @@ async def test_a_task_for_anybody_moves_on_when_its_worker_is_lost(autojump_cloc
         record = await pair.ann.wait(task_id)
         assert record.result is not None
         assert record.holder == pair.ann.peer_id
+
+
+async def test_a_worker_that_was_lost_is_told_when_another_one_has_its_task(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """It stops when it is back, and works on what somebody waits for."""
+    async with pair_on(hub) as pair:
+        pair.executor.on("a prompt", Hang())
+        task_id = pair.ann.submit(kind="scripted")
+        await pair.executor.wait_until_begun(1)
+        own = ScriptedExecutor()
+        pair.ann.executors[own.kind] = own
+        pair.cut()
+        await pair.ann.wait(task_id)
+        assert pair.executor.running == 1
+        pair.heal()
+        assert (await pair.ben.wait(task_id)).status is TaskStatus.CANCELLED
+        assert pair.executor.running == 0
 
 
 async def test_slots_at_a_peer_are_right_after_reconnections(autojump_clock: MockClock, hub: MemoryHub) -> None:

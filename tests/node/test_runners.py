@@ -76,6 +76,24 @@ async def test_a_burst_of_attempts_that_block_has_all_its_runners_soon(autojump_
         assert [trial.outcome for trial in trials] == [Output("done")] * len(trials)
 
 
+async def test_a_retired_pool_finishes_what_it_has_and_ends(autojump_clock: MockClock) -> None:
+    """Whoever registers a kind again leaves no runners behind, and loses no attempt."""
+    gate = trio.Event()
+    executor = ScriptedExecutor(slots=2).on("a prompt", Until(gate), Return("done"))
+    trials = [Trial() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        idle = RunnerPool(ScriptedExecutor(), nursery)
+        idle.run_soon(Trial("quick"))
+        pool = RunnerPool(executor, nursery)
+        for trial in trials:
+            pool.run_soon(trial)
+        await wait_all_tasks_blocked()
+        pool.retire()
+        idle.retire()
+        gate.set()
+    assert [trial.outcome for trial in trials] == [Output("done")] * 3
+
+
 async def test_attempts_that_come_one_by_one_all_run(autojump_clock: MockClock) -> None:
     """While others block: nobody is forgotten because a runner is only just waking up."""
     executor = ScriptedExecutor(slots=8)

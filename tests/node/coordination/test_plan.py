@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from node.coordination import fair_queue
 from node.coordination import plan as plan_module
 from node.coordination.fair_queue import MAX_REMEMBERED_TURNS
-from node.coordination.plan import SWEEP_SLACK, Backlog, Decision, Worker, plan
+from node.coordination.plan import SWEEP_SLACK, Backlog, Decision, plan, start_at_once
+from node.coordination.roster import Roster, Worker
 from node.testing import START_MS, make_task
 from protocol import (
     Cancelled,
@@ -99,7 +100,7 @@ def backlog_of(*records: TaskRecord) -> Backlog:
 
 def decide(backlog: Backlog, *workers: Worker, now: int = START_MS) -> Decision:
     """Ask the plan."""
-    return plan(backlog, workers, own_id=OWN, now=now)
+    return plan(backlog, Roster(workers, OWN), now=now)
 
 
 def started(decision: Decision) -> list[TaskId]:
@@ -283,6 +284,24 @@ def test_a_task_for_anybody_goes_to_the_least_loaded() -> None:
     full, idle, equal = remote(PEER, 10, load=5), remote(OTHER, 10, load=1), local(10)
     backlog = backlog_of(*[record(number, target=None) for number in range(3)])
     assert holders(decide(backlog, full, idle, equal)) == [OWN, OWN, OTHER]
+
+
+def test_what_this_node_has_at_a_peer_counts_once() -> None:
+    """The load that a peer tells includes the tasks of whoever hears it."""
+    busy, loaded = remote(PEER, 10, load=4), remote(OTHER, 10, load=5)
+    busy.busy = 4
+    assert holders(decide(backlog_of(record(1, target=None)), busy, loaded)) == [PEER]
+
+
+def test_only_what_may_run_here_counts_as_waiting_here() -> None:
+    """What waits for another peer is no load of this node."""
+    here, anywhere, away = record(1), record(2, target=None), record(3, target=PEER)
+    backlog = backlog_of(here, anywhere, away)
+    assert backlog.waiting_here == 2
+    backlog.update(cancelled(here))
+    assert backlog.waiting_here == 1
+    decide(backlog, local())
+    assert (backlog.waiting_here, list(backlog.tasks)) == (0, [away.id])
 
 
 def test_a_task_whose_target_is_away_waits_and_holds_nobody_up() -> None:
@@ -503,8 +522,10 @@ def test_peers_that_are_gone_leave_no_queues_behind() -> None:
     backlog = Backlog(OWN)
     for number in range(2_000):
         peer_id = PeerId(f"peer {number}")
-        backlog.update(record(number, target=peer_id))
+        waiting = record(number, target=peer_id)
+        backlog.update(waiting)
         assert len(started(decide(backlog, remote(peer_id)))) == 1
+        backlog.update(completed(claimed(waiting, peer_id)))
     assert len(backlog.queues()) == 0
     assert entries(backlog) < 10 * SWEEP_SLACK
 
@@ -517,3 +538,39 @@ def test_sweeping_drops_only_what_does_not_wait() -> None:
         backlog.update(cancelled(gone))
     left = [one.id for number, one in enumerate(tasks) if number % 3]
     assert started(decide(backlog, local(2_000))) == left
+
+
+# --- Tasks that need not wait ----------------------------------------------------------------------------------------
+
+
+def starts(backlog: Backlog, record: TaskRecord, *workers: Worker, now: int = START_MS) -> PeerId | None:
+    """Who starts a task that has just come."""
+    worker = start_at_once(backlog, record, Roster(workers, OWN), now=now)
+    return None if worker is None else worker.peer_id
+
+
+def test_a_task_that_finds_a_free_worker_starts_at_once_and_counts() -> None:
+    """It takes the slot, and its requester has one more running, without being told to the backlog."""
+    backlog, worker, first, second = Backlog(OWN), local(slots=1), record(1), record(2)
+    assert starts(backlog, first, worker) == OWN
+    assert (worker.busy, backlog.running) == (1, 1)
+    assert starts(backlog, second, worker) is None
+    backlog.update(completed(claimed(first)))
+    assert backlog.running == 0
+
+
+def test_a_task_does_not_overtake_those_that_wait_for_the_same_workers() -> None:
+    """Where somebody waits, the plan decides whose turn it is; who waits for somebody else is in nobody's way."""
+    backlog, mine, away = Backlog(OWN), record(1), record(2, target=PEER)
+    backlog.update(away)
+    assert starts(backlog, record(3), local(slots=8)) == OWN
+    assert starts(backlog, record(4, target=PEER), local(slots=8), remote(PEER)) is None
+    backlog.update(mine)
+    assert starts(backlog, record(5), local(slots=8)) is None
+    assert starts(backlog, record(6, target=None), local(slots=8), remote(OTHER, 8, "echo")) is None
+
+
+def test_a_task_that_comes_too_late_is_left_to_the_plan() -> None:
+    """The plan says that its deadline has passed."""
+    assert starts(Backlog(OWN), record(1, deadline=START_MS), local()) is None
+    assert starts(Backlog(OWN), record(1, deadline=START_MS + 1), local()) == OWN

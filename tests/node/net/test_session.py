@@ -43,7 +43,7 @@ from protocol import (
     encode_frame,
     new_task_id,
 )
-from tests.node.net.session_ends import NO_ROOM, THERE, Ends, RecordingOwner, raw_peer, two_sessions
+from tests.node.net.session_ends import NO_ROOM, THERE, Ends, RawPeer, RecordingOwner, raw_peer, two_sessions
 
 PULSE = Pulse(heartbeat_s=5.0, silence_s=15.0)
 LONG_S = 10_000.0  # of the mock clock: beyond every deadline of a session
@@ -262,24 +262,57 @@ async def test_a_ping_is_answered_at_once_with_the_load() -> None:
             assert await peer.hear() == Heartbeat(load=5, pong=77)
 
 
-async def test_each_side_beats_and_measures_the_round_trip(autojump_clock: MockClock) -> None:
-    """The time from a ping to its pong is the latency."""
+async def next_beat(peer: RawPeer, began: float) -> tuple[float, Heartbeat]:
+    """When the next heartbeat comes, in seconds since `began`, and what it says; it is answered 250 ms later."""
+    beat = await peer.hear()
+    assert isinstance(beat, Heartbeat)
+    at = trio.current_time() - began
+    await trio.sleep(0.25)
+    await peer.say(Heartbeat(load=4, pong=beat.ping))
+    await wait_all_tasks_blocked()
+    return at, beat
+
+
+async def test_whoever_opened_the_stream_asks_and_measures_the_round_trip(autojump_clock: MockClock) -> None:
+    """The time from a ping to its pong is the latency; while nothing is under way, every other beat is left out."""
     del autojump_clock
-    owner = RecordingOwner()
-    async with raw_peer(owner, pulse=PULSE) as (session, peer, _):
+    async with raw_peer(RecordingOwner(), Initiator.SELF, PULSE) as (session, peer, _):
+        began = trio.current_time()
+        await peer.hear()
+        await peer.say(Hello())
+        beats = [(await next_beat(peer, began))[0] for _ in range(3)]
+        assert beats == [pytest.approx(at) for at in (5, 15, 25)]
+        assert session.latency_ms == pytest.approx(250, abs=0.01)
+        assert session.advert is not None
+        assert session.advert.load == 4
+
+
+async def test_whoever_opened_the_stream_asks_at_each_beat_while_a_task_is_under_way(autojump_clock: MockClock) -> None:
+    """The load of a peer that works is news."""
+    del autojump_clock
+    async with raw_peer(RecordingOwner(), Initiator.SELF, PULSE) as (session, peer, _):
+        began = trio.current_time()
+        await peer.hear()
+        await peer.say(Hello())
+        await wait_all_tasks_blocked()
+        session.send(Submit(make_task()))
+        await peer.hear()
+        assert [(await next_beat(peer, began))[0] for _ in range(3)] == [pytest.approx(at) for at in (5, 10, 15)]
+
+
+async def test_the_other_side_asks_once_for_the_round_trip_and_where_it_is_not_asked(autojump_clock: MockClock) -> None:
+    """Half a beat later than the one that opened the stream, which spares one of two questions."""
+    del autojump_clock
+    async with raw_peer(RecordingOwner(), pulse=PULSE) as (session, peer, _):
         began = trio.current_time()
         await peer.say(Hello())
         await peer.hear()
-        for beat_number in (1, 2):
-            beat = await peer.hear()
-            assert isinstance(beat, Heartbeat)
-            assert trio.current_time() - began == pytest.approx(beat_number * PULSE.heartbeat_s)
-            await trio.sleep(0.25)
-            await peer.say(Heartbeat(load=beat_number, pong=beat.ping))
-            await wait_all_tasks_blocked()
-            assert session.latency_ms == pytest.approx(250, abs=0.01)
-            assert session.advert is not None
-            assert session.advert.load == beat_number
+        assert (await next_beat(peer, began))[0] == pytest.approx(2.5)
+        assert session.latency_ms == pytest.approx(250, abs=0.01)
+        await trio.sleep_until(began + 10)
+        await peer.say(Heartbeat(ping=1))
+        assert await peer.hear() == Heartbeat(load=3, pong=1)
+        assert (await next_beat(peer, began))[0] == pytest.approx(22.5)
 
 
 async def test_a_new_load_or_offer_changes_the_advert_and_is_told() -> None:

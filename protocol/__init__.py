@@ -1,7 +1,8 @@
 """What two peertask nodes say to each other: data, frames and the tables that judge them. Pure: no IO, no clock.
 
-General layout: `task`, `result`, `record`, `facts` and `advert` are the nouns; `lifecycle` is the only law of a task's
-status; `frames`, `codec`, `framing` and `conversation` are the session protocol. Everything public is named here.
+General layout: `task`, `reference`, `result`, `record`, `facts` and `advert` are the nouns; `lifecycle` is the only law
+of a task's status; `frames`, `codec`, `framing` and `conversation` are the session protocol. Everything public is named
+here.
 """
 
 from protocol.advert import PeerAdvert
@@ -73,6 +74,14 @@ from protocol.framing import FrameDecoder, Pieces, encode_frame, encode_length
 from protocol.json_value import JsonObject
 from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
 from protocol.record import TaskRecord, TaskStatus
+from protocol.reference import (
+    DEFAULT_PROJECT,
+    Reference,
+    extract_project_id,
+    is_safe_folder_name,
+    parse_reference,
+    project_folder,
+)
 from protocol.result import MAX_MESSAGE_CHARS, Artifact, Failure, TaskFailed, TaskResult
 from protocol.task import (
     DEFAULT_PRIORITY,
@@ -91,6 +100,7 @@ __all__ = [
     "CHUNK_BYTES",
     "DEFAULT_LIMITS",
     "DEFAULT_PRIORITY",
+    "DEFAULT_PROJECT",
     "DEFAULT_RETRY",
     "FRAME_TYPES",
     "LOST_REASONS",
@@ -139,6 +149,7 @@ __all__ = [
     "Pieces",
     "Progress",
     "Progressed",
+    "Reference",
     "Reject",
     "Released",
     "RemoteProtocolError",
@@ -169,8 +180,12 @@ __all__ = [
     "encode_body",
     "encode_frame",
     "encode_length",
+    "extract_project_id",
     "fact_from_dict",
     "fact_to_dict",
+    "is_safe_folder_name",
     "new_task_id",
+    "parse_reference",
     "parse_task_id",
+    "project_folder",
 ]

@@ -8,15 +8,17 @@ could undo. With the memory store "saved" is at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import trio
 
+from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
 from node.config import MAX_QUEUED, RETENTION_BYTES, RETENTION_HOURS, RETENTION_RECORDS
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
+from node.coordination.restoring import restored_history
 from node.feed import Feed, Subscription
 from node.interfaces import Change, Clock, Lagged, Store, TaskFilter, TaskService
 from protocol import (
@@ -41,8 +43,12 @@ from protocol import (
     Transition,
     advance,
     begin,
+    extract_project_id,
     parse_task_id,
 )
+
+# The project of a reference ``task-{project}-{uuid}``, under the name that programs with checkpoints know.
+_extract_project_id = extract_project_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +68,7 @@ class Capacity:
     finished_ms: int = round(RETENTION_HOURS * 3_600_000)
 
 
-class TaskManager(TaskService):
+class TaskManager(CheckpointedTasks, TaskService):
     """Keeps what this node knows about tasks.
 
     Args:
@@ -71,11 +77,20 @@ class TaskManager(TaskService):
         feed: told of every change, once it is saved.
         own_id: this node, the requester of what `create_task` makes.
         capacity: how much is kept.
+        checkpoints: where checkpoints lie; without it the checkpoint functions say that there is no folder.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, feed: Feed, *, own_id: PeerId, capacity: Capacity | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        feed: Feed,
+        *,
+        own_id: PeerId,
+        capacity: Capacity | None = None,
+        checkpoints: CheckpointFolder | None = None,
     ) -> None:
+        self.checkpoints = Checkpoints(self, checkpoints or NoCheckpoints())
         self._store = store
         self._clock = clock
         self._feed = feed
@@ -138,16 +153,34 @@ class TaskManager(TaskService):
             return _same(known, task, requester)
         self._check_admission(task)
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
-        record = begin(fact)
-        self._count_open(record)
-        self._unsaved[task.id] = record
-        try:
-            self._append((Change(record, fact),))
-        except PeertaskError:
-            if self._unsaved.pop(task.id, None) is not None:
-                self._count_ended(record)
-            raise
-        return record
+        return self._take_in((Change(begin(fact), fact),))
+
+    def restore(self, checkpoint: Checkpoint) -> TaskRecord:
+        """Take a task in with what has happened to it, or return the record of the task that has this UUID already.
+
+        Raises:
+            PeertaskError: as `submit` does, and CONFLICT, ILLEGAL_TRANSITION or STALE_ATTEMPT when the facts do not
+                follow from each other.
+        """
+        record = checkpoint.record
+        known = self._latest(record.id)
+        if known is not None:
+            return _same(known, record.task, record.requester)
+        if not record.terminal:
+            self._check_admission(record.task)
+        return self._take_in(_retell(restored_history(*checkpoint, self._own_id, self._clock.now())))
+
+    async def history(self, task_id: TaskId) -> Checkpoint:
+        """Return the record of a task as it is saved, and its facts, when the store has kept them all; else none.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+        record = self.get_task(task_id)
+        async with aclosing(self._store.facts(task_id)) as kept:
+            facts = [fact async for fact in kept]
+        complete = len(facts) >= record.seq and isinstance(facts[0], Submitted)
+        return Checkpoint(record, facts[: record.seq] if complete else ())
 
     def find_task(self, task_id: TaskId) -> TaskRecord | None:
         """Return the record of a task as it is saved; None when the node does not know it."""
@@ -168,8 +201,19 @@ class TaskManager(TaskService):
         """
         return self._latest(task_id) or self.get_task(task_id)
 
-    def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
-        """Return the records that match, the newest first."""
+    @overload
+    def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]: ...
+
+    @overload
+    def list_tasks(self, task_filter: str) -> Awaitable[list[TaskId]]: ...
+
+    def list_tasks(self, task_filter: TaskFilter | str | None = None) -> list[TaskRecord] | Awaitable[list[TaskId]]:
+        """Return the records that match, the newest first; or, given the name of a project, what has a checkpoint.
+
+        The second is to be awaited, because it looks at a folder: it is `Checkpoints.list_tasks`.
+        """
+        if isinstance(task_filter, str):
+            return self.checkpoints.list_tasks(task_filter)
         wanted = task_filter or TaskFilter()
         found: list[TaskRecord] = []
         for record in reversed(self._records.values()):
@@ -354,6 +398,18 @@ class TaskManager(TaskService):
             self._forget_oldest()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, changes: Sequence[Change]) -> TaskRecord:
+        record = changes[-1].record
+        self._count_open(record)
+        self._unsaved[record.id] = record
+        try:
+            self._append(changes)
+        except PeertaskError:
+            if self._unsaved.pop(record.id, None) is not None:
+                self._count_ended(record)
+            raise
+        return record
 
     def _check_admission(self, task: Task) -> None:
         if self._draining:

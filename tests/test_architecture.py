@@ -26,6 +26,7 @@ LAYER_OF = {
     "clock": FOUNDATION,
     "telemetry": FOUNDATION,
     "background": FOUNDATION,
+    "checkpoints": FOUNDATION,
     "dispatcher": DISPATCHER,
     "app": APP,
     "bench": BENCH,

@@ -1,0 +1,14 @@
+"""The SQLite store: one file, nothing to start, and what is committed survives a crash.
+
+- `store`: the seam `Store`;
+- `writer`, `batch`: group commit, off the event loop;
+- `database`, `bulk`, `rows`: the statements, in few steps, and what is in the rows;
+- `opening`, `integrity`, `files`: from a path to a connection that can be trusted;
+- `migrations`, `schema/`: numbered SQL files.
+"""
+
+from node.stores.sqlite.migrations import Migration, planned_migrations
+from node.stores.sqlite.opening import Synchronous
+from node.stores.sqlite.store import SqliteStore
+
+__all__ = ["Migration", "SqliteStore", "Synchronous", "planned_migrations"]

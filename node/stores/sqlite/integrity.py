@@ -1,0 +1,105 @@
+"""Whether a file can be trusted, and what becomes of one that cannot.
+
+A damaged database is set aside under another name, with its WAL, and the node begins with an empty one: it serves what
+it can, and nothing of the damaged file is lost or written to. That is done only when two things are certain: the first
+bytes of the file say that it is a database of peertask, and SQLite says that its content is damaged. A disk that does
+not read, a lock, a file of another program, or a name that cannot be changed is an error instead.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from node.stores.sqlite.errors import family_of, refuse
+from node.stores.sqlite.files import companion, set_aside, size_of
+
+# "peer" in ASCII, in the header of every file: what `file` and other programs tell our databases by.
+APPLICATION_ID: Final = 0x70656572
+_MAGIC: Final = b"SQLite format 3\x00"
+_HEADER_BYTES: Final = 100
+_APPLICATION_ID_AT: Final = slice(68, 72)
+
+_WAY_BACK: Final = (
+    "Nothing in it was changed: to get back what can be read, run sqlite3 {aside} .recover | sqlite3 recovered.db, stop"
+    " the node, and put recovered.db in the place of {path}"
+)
+
+log = structlog.get_logger(__name__)
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that is not a database of peertask; an empty one may become one.
+
+    Raises:
+        PeertaskError: code STORE_FAILED; says what the file is instead.
+        OSError: it cannot be read.
+    """
+    if not size_of(path):
+        return
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        raise refuse(
+            f"the SQLite store {path} cannot be opened: it is not an SQLite database, or its beginning is lost",
+            "Name another file, or move this one away: it is left as it is",
+        )
+    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+        raise refuse(
+            f"the SQLite store {path} cannot be opened: it is the database of another program",
+            "Name another file: this one is left as it is",
+        )
+
+
+def damage(connection: sqlite3.Connection) -> str | None:
+    """Look through a database quickly, some 200 MB a second, and return what is wrong with it, or None.
+
+    Raises:
+        sqlite3.Error: it cannot be read, which is no proof that it is damaged.
+    """
+    try:
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return str(error)
+    return None if answer == "ok" else str(answer).replace("\n", " ")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that the content of a file is wrong."""
+    return family_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_orphaned(path: Path) -> bool:
+    """Whether there is a WAL without the database that it belongs to: SQLite would delete it."""
+    return not size_of(path) and size_of(companion(path, "-wal")) > 0
+
+
+def make_way(path: Path, reason: str) -> Path:
+    """Set a damaged database aside, and say so in the log.
+
+    Returns:
+        Its new path.
+
+    Raises:
+        PeertaskError: code STORE_FAILED, when it cannot be set aside; it stays where it is.
+    """
+    try:
+        aside = set_aside(path)
+    except OSError as error:
+        raise refuse(
+            f"the SQLite store {path} is damaged ({reason}), and cannot be set aside: {error.strerror}",
+            "Move it and the files beside it, whose names begin with its own, to another folder, and start the node again",
+        ) from error
+    log.error(
+        "the store was damaged and is set aside; the node begins with an empty one",
+        store=str(path),
+        reason=reason,
+        set_aside=str(aside),
+        remedy=_WAY_BACK.format(path=path, aside=aside),
+    )
+    return aside

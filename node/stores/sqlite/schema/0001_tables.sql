@@ -1,0 +1,109 @@
+-- Times: *_at is UTC text for people and other programs, *_ms is milliseconds since the epoch and loses nothing.
+
+CREATE TABLE personas (
+    id TEXT PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    created_at TEXT NOT NULL DEFAULT (datetime('now'))
+);
+
+-- The persona of tasks that name none.
+INSERT INTO personas (id, name, definition) VALUES ('*', 'anyone', 'Takes tasks that name no persona.');
+
+-- What is asked; a row never changes.
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid TEXT NOT NULL UNIQUE,            -- the id of the task everywhere else
+    title TEXT NOT NULL,                  -- "title" of the metadata, else the beginning of the prompt
+    description TEXT NOT NULL,            -- the prompt
+    persona_id TEXT NOT NULL REFERENCES personas (id),
+    created_by TEXT,                      -- the peer that asked
+    created_at TEXT NOT NULL DEFAULT (datetime('now')),
+    created_ms INTEGER NOT NULL,          -- when this node first heard of the task
+    kind TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    session_id TEXT,
+    sender TEXT,                          -- NULL when it is the peer that asked
+    timestamp_ms INTEGER NOT NULL,        -- when the task was made
+    timeout_ms INTEGER,
+    target TEXT,                          -- the peer that was asked to do it
+    deadline_ms INTEGER,
+    extra TEXT                            -- JSON: params, depends_on, retry, metadata, where they are not the defaults
+);
+
+CREATE INDEX tasks_by_age ON tasks (created_ms, id);
+
+-- What has come of it; one row for each task.
+CREATE TABLE task_status (
+    task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'claimed', 'in_progress', 'completed', 'failed')),
+    assigned_agent_id TEXT,               -- the peer that executes it, or executed it last
+    claimed_at TEXT,                      -- when it was last claimed
+    lease_expires_at TEXT,
+    seq INTEGER NOT NULL,                 -- the number of its last fact; a write names the one it follows
+    format INTEGER NOT NULL DEFAULT 1,    -- of this row and the one in tasks
+    state TEXT NOT NULL CHECK (
+        state IN ('pending', 'claimed', 'executing', 'cancelling', 'complete', 'failed', 'cancelled')
+    ),
+    attempt INTEGER NOT NULL,
+    failures INTEGER NOT NULL,            -- attempts that failed
+    lost_leases INTEGER NOT NULL,         -- attempts whose worker was lost
+    lease_ms INTEGER NOT NULL,            -- 0 without a claim
+    not_before_ms INTEGER NOT NULL,       -- when it may be claimed again
+    updated_ms INTEGER NOT NULL,          -- when the last fact happened
+    progress REAL NOT NULL,
+    progress_message TEXT NOT NULL,
+    result TEXT,
+    duration_ms INTEGER,                  -- NULL without a result
+    artifacts TEXT,                       -- JSON, when the result has some
+    failure TEXT                          -- JSON: code, message, retryable, maybe_ran
+);
+
+CREATE INDEX task_status_open ON task_status (task_id) WHERE status IN ('pending', 'claimed', 'in_progress');
+CREATE INDEX task_status_finished ON task_status (updated_ms) WHERE status IN ('completed', 'failed');
+
+-- Which of the tasks that are kept must be complete before which.
+CREATE TABLE task_dependencies (
+    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    depends_on INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    PRIMARY KEY (task_id, depends_on)
+) WITHOUT ROWID;
+
+CREATE INDEX task_dependencies_of ON task_dependencies (depends_on);
+
+-- A task may name one that this node has not heard of; it moves to task_dependencies when that comes.
+CREATE TABLE awaited_dependencies (
+    uuid TEXT NOT NULL,
+    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    PRIMARY KEY (uuid, task_id)
+) WITHOUT ROWID;
+
+CREATE INDEX awaited_dependencies_of ON awaited_dependencies (task_id);
+
+CREATE TRIGGER dependency_arrived AFTER INSERT ON tasks
+WHEN EXISTS (SELECT 1 FROM awaited_dependencies WHERE uuid = NEW.uuid)
+BEGIN
+    INSERT OR IGNORE INTO task_dependencies (task_id, depends_on)
+    SELECT task_id, NEW.id FROM awaited_dependencies WHERE uuid = NEW.uuid;
+    DELETE FROM awaited_dependencies WHERE uuid = NEW.uuid;
+END;
+
+CREATE TABLE agents (
+    id TEXT PRIMARY KEY NOT NULL,
+    persona_id TEXT NOT NULL REFERENCES personas (id),
+    registered_at TEXT NOT NULL DEFAULT (datetime('now')),
+    last_heartbeat TEXT NOT NULL DEFAULT (datetime('now')),
+    status TEXT NOT NULL DEFAULT 'active'
+);
+
+-- The facts, numbered for each task: its audit log.
+CREATE TABLE events (
+    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    fact TEXT NOT NULL,                   -- Submitted, Claimed, Started…
+    at_ms INTEGER NOT NULL,
+    attempt INTEGER,
+    body TEXT,                            -- JSON: the fields that stand neither here nor in the rows of the task
+    PRIMARY KEY (task_id, seq)
+) WITHOUT ROWID;

@@ -1,0 +1,228 @@
+"""The SQLite store: the seam `Store` over a writer, and pages that are read between two commits."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+import trio
+
+from node.background import open_background
+from node.interfaces import Change, Committed, Store
+from node.stores.sqlite.batch import Batch, Forgotten, Item
+from node.stores.sqlite.database import BEGINNING, Database, Refusals
+from node.stores.sqlite.errors import explained, refuse
+from node.stores.sqlite.opening import Synchronous, open_connection
+from node.stores.sqlite.writer import GroupWriter
+from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
+
+Refused = Callable[[Sequence[Change], PeertaskError], None]
+
+_Value = TypeVar("_Value")
+
+log = structlog.get_logger(__name__)
+
+# The number of a task that another process has changed: no change follows on it.
+_LOST = -2
+
+
+class SqliteStore(Store):
+    """Keeps records and facts in one SQLite file, with its WAL; the facts of finished tasks too, until they are forgotten.
+
+    What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
+    waits for the disk. Everything that touches the file happens in a thread, one call at a time. Nothing is opened
+    before `running`, except by a reader of a store that is not running.
+
+    Args:
+        path: the file; its folder must be there.
+        synchronous: "normal" or "full", as in SQLite.
+        refused: is told, on the event loop, of changes that are not saved and never will be: with code CONFLICT when
+            another process has changed the task. Every later change of the task is refused by `append`. It is logged in
+            any case.
+    """
+
+    def __init__(
+        self, path: Path | str, *, synchronous: Synchronous = "normal", refused: Refused | None = None
+    ) -> None:
+        self._place = str(path)
+        self._open: Callable[[], sqlite3.Connection] = partial(open_connection, Path(path), synchronous)
+        self._refused = refused
+        self._limiter = trio.CapacityLimiter(1)
+        self._committed: Committed | None = None
+        self._database: Database | None = None
+        self._writer: GroupWriter | None = None
+        self._seqs: dict[TaskId, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._place}>"
+
+    @asynccontextmanager
+    async def running(self, committed: Committed) -> AsyncIterator[None]:
+        """Be open for the length of the context; on leaving, everything appended is committed first.
+
+        While nothing can be saved, leaving waits 5 seconds for it, and then logs how much is not saved.
+
+        Raises:
+            PeertaskError: code STORE_FAILED, when it is open already, or the file cannot be opened: says why.
+        """
+        if self._committed is not None:
+            raise refuse(f"the SQLite store {self._place} is open already", "Give each node a store of its own")
+        self._committed = committed
+        try:
+            async with self._opened() as database:
+                self._seqs = await self._in_thread(database.open_tasks)
+                async with self._writing(database):
+                    yield
+        finally:
+            self._committed = None
+
+    @asynccontextmanager
+    async def _writing(self, database: Database) -> AsyncIterator[None]:
+        writer = GroupWriter(database.write, self._saved, self._limiter, self._place)
+        async with open_background() as nursery:
+            nursery.start_soon(writer.run)
+            self._database, self._writer = database, writer
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await writer.close()
+                self._database = self._writer = None
+
+    @property
+    def failure(self) -> PeertaskError | None:
+        """Why nothing can be saved at the moment; None when all is well, or the store is not running."""
+        return self._writer and self._writer.failure
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, changes: Sequence[Change]) -> None:
+        """Put changes of one task in line for the next commit; never waits.
+
+        Raises:
+            PeertaskError: code CONFLICT, when another `seq` is next, or another process has changed the task;
+                STORE_FAILED, when the store is not open.
+        """
+        if self._writer is None:
+            raise PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)
+        record = changes[-1].record
+        task_id = record.id
+        known = self._seqs.get(task_id, 0)
+        if record.seq != known + len(changes):
+            raise _conflict(changes[0].record, known)
+        self._seqs[task_id] = record.seq
+        self._writer.put(changes)
+
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Drop the records and facts of these tasks, if they are there, after what was appended before."""
+        forgotten = Forgotten(task_ids)
+        for task_id in forgotten:
+            self._seqs.pop(task_id, None)
+        if self._writer is None:
+            raise PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)
+        self._writer.put(forgotten)
+
+    def _saved(self, batch: Batch, refusals: Refusals) -> None:
+        for entry in batch.entries.values():
+            record = entry.record
+            if record.terminal and self._seqs.get(record.id) == record.seq:
+                del self._seqs[record.id]
+        changes: Sequence[Change] = batch.changes
+        if refusals:
+            changes = [change for change in changes if change.record.id not in refusals]
+        if changes and self._committed is not None:
+            self._committed(changes)
+        for task_id, error in refusals.items():
+            self._refuse(task_id, error, batch)
+
+    def _refuse(self, task_id: TaskId, error: PeertaskError, batch: Batch) -> None:
+        """Give a task up that is not saved, with all that follows on what was not."""
+        self._seqs[task_id] = _LOST
+        changes = [change for change in batch.changes if change.record.id == task_id]
+        if self._writer is not None:
+            for item in self._writer.drop(partial(_is_about, task_id)):
+                changes.extend(change for change in item if isinstance(change, Change))
+        log.error("changes of a task are not saved", task_id=task_id, changes=len(changes), error=str(error))
+        if self._refused is not None:
+            self._refused(changes, error)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def load(self) -> AsyncGenerator[TaskRecord]:
+        """Yield every record, the oldest `created_at` first; those of one millisecond in the order of their first append.
+
+        What was appended before is waited for, unless saving fails.
+
+        Raises:
+            PeertaskError: code STORE_FAILED; names the record that cannot be read, and why.
+        """
+        async with self._reading() as database:
+            place = BEGINNING
+            while True:
+                records, place = await self._read(database.load_page, place)
+                if not records:
+                    return
+                for record in records:
+                    yield record
+
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
+        """Yield all facts of a task whose number is greater than `after_seq`, also when it has ended."""
+        async with self._reading() as database:
+            while page := await self._read(database.facts_page, task_id, after_seq):
+                for after_seq, fact in page:  # noqa: B020 - goes on after the last one
+                    yield fact
+
+    async def finished_before(self, updated_ms: int) -> AsyncGenerator[TaskId]:
+        """Yield the finished tasks whose last fact is older than a time in milliseconds, the oldest first."""
+        async with self._reading() as database:
+            place = BEGINNING
+            while True:
+                task_ids, place = await self._read(database.finished_page, updated_ms, place)
+                if not task_ids:
+                    return
+                for task_id in task_ids:
+                    yield task_id
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Database]:
+        if self._writer is not None and self._database is not None:
+            await self._writer.wait_saved()
+            yield self._database
+            return
+        async with self._opened() as database:
+            yield database
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Database]:
+        database = Database(await self._in_thread(self._open))
+        try:
+            yield database
+        finally:
+            with trio.CancelScope(shield=True), explained(self._place, "closed"):
+                await self._in_thread(database.close)
+
+    async def _read(self, page: Callable[..., _Value], *args: object) -> _Value:
+        with explained(self._place, "read"):
+            return await self._in_thread(page, *args)
+
+    async def _in_thread(self, function: Callable[..., _Value], *args: object) -> _Value:
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+def _is_about(task_id: TaskId, item: Item) -> bool:
+    return not isinstance(item, Forgotten) and item[0].record.id == task_id
+
+
+def _conflict(record: TaskRecord, known: int) -> PeertaskError:
+    reasons = {_LOST: "another process has changed the task", 0: "the store holds no open record of it"}
+    reason = reasons.get(known, f"the store holds number {known} of it")
+    return PeertaskError(
+        f"task {record.id}: fact number {record.seq} cannot be kept, because {reason}",
+        code=ErrorCode.CONFLICT,
+        remedy="Give each node a file of its own" if known == _LOST else "",
+    )

@@ -1,0 +1,161 @@
+"""One writer with group commit: everything that came while the last commit ran goes into the next one.
+
+The event loop only puts changes in line and is told, once for each commit, what is saved; a thread does the rest. When
+nothing can be saved the line stands still and the same batch is tried again, so order is kept and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from node.stores.sqlite.batch import Batch, Item, take_batch
+from node.stores.sqlite.database import Refusals
+from node.stores.sqlite.errors import explain
+from protocol import PeertaskError
+
+# A lock or a full disk may be gone soon; somebody who looks on must not wait long, and a disk that stays full costs
+# nothing.
+FIRST_RETRY_S: Final = 0.1
+LAST_RETRY_S: Final = 5.0
+# How long leaving waits for a disk that does not save: service managers kill after ten seconds.
+CLOSING_S: Final = 5.0
+
+Write = Callable[[Batch], Refusals]
+Saved = Callable[[Batch, Refusals], None]
+
+log = structlog.get_logger(__name__)
+
+
+class GroupWriter:
+    """Saves what is put in line, in order.
+
+    Args:
+        write: saves a batch, in a thread.
+        saved: is told of every batch that is saved, on the event loop.
+        limiter: lets one thread at a time use the connection.
+        place: what the database is called in messages.
+
+    Attributes:
+        failure: why nothing can be saved at the moment.
+        line: what waits for a commit; a batch that is being saved is not in it any more.
+    """
+
+    def __init__(self, write: Write, saved: Saved, limiter: trio.CapacityLimiter, place: str) -> None:
+        self.failure: PeertaskError | None = None
+        self.line: deque[Item] = deque()
+        self._write = write
+        self._saved = saved
+        self._limiter = limiter
+        self._place = place
+        self._put = 0
+        self._done = 0
+        self._idle = trio.lowlevel.ParkingLot()
+        self._progress = trio.lowlevel.ParkingLot()
+        self._closing = trio.Event()
+        self._ended = trio.Event()
+
+    def put(self, item: Item) -> None:
+        """Put something in line. Never blocks."""
+        self.line.append(item)
+        self._put += 1
+        if self._idle:
+            self._idle.unpark()
+
+    def drop(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        """Take items out of the line, and return them."""
+        dropped = [item for item in self.line if unwanted(item)]
+        if dropped:
+            self.line = deque(item for item in self.line if not unwanted(item))
+            self._done += len(dropped)
+        return dropped
+
+    async def wait_saved(self) -> None:
+        """Return when all that is in line by now is saved, or when nothing can be saved."""
+        last = self._put
+        while self._done < last and self.failure is None and not self._ended.is_set():
+            await self._progress.park()
+
+    async def close(self) -> None:
+        """Return when everything in line is saved; when saving fails, after `CLOSING_S` at the latest."""
+        self._closing.set()
+        self._idle.unpark_all()
+        await self._ended.wait()
+
+    async def run(self) -> None:
+        """Save what comes until `close` is called; is not cancelled, because what is in line has to be saved."""
+        with trio.CancelScope(shield=True):
+            try:
+                while await self._wait_for_work():
+                    batch = take_batch(self.line)
+                    refusals = await self._save(batch)
+                    if refusals is None:
+                        self._log_lost(batch)
+                        return
+                    self._tell(batch, refusals)
+            finally:
+                self._ended.set()
+                self._progress.unpark_all()
+
+    async def _wait_for_work(self) -> bool:
+        while not self.line:
+            if self._closing.is_set():
+                return False
+            await self._idle.park()
+        return True
+
+    def _tell(self, batch: Batch, refusals: Refusals) -> None:
+        self._saved(batch, refusals)
+        self._done += batch.items
+        self._progress.unpark_all()
+
+    async def _save(self, batch: Batch) -> Refusals | None:
+        """Save a batch, however often it takes; None when the store closes and it still cannot be."""
+        delay = FIRST_RETRY_S
+        while True:
+            try:
+                refusals = await trio.to_thread.run_sync(self._write, batch, limiter=self._limiter)
+            except sqlite3.Error as error:
+                self._fail(error)
+            else:
+                self._recover()
+                return refusals
+            if not await self._wait_for_retry(delay):
+                return None
+            delay = min(2 * delay, LAST_RETRY_S)
+
+    async def _wait_for_retry(self, delay: float) -> bool:
+        """Wait before the next attempt; False when there is none, because the store has been closing for long."""
+        if self._closing.is_set():
+            self._close_by = getattr(self, "_close_by", trio.current_time() + CLOSING_S)
+            await trio.sleep(FIRST_RETRY_S)
+            return trio.current_time() < self._close_by
+        with trio.move_on_after(delay):
+            await self._closing.wait()
+        return True
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        first = self.failure is None
+        self.failure = explain(error, self._place, "saved to")
+        if first:
+            log.error("nothing can be saved", error=self.failure.message, remedy=self.failure.remedy)
+            self._progress.unpark_all()
+
+    def _recover(self) -> None:
+        if self.failure is not None:
+            self.failure = None
+            log.info("saving works again", store=self._place)
+
+    def _log_lost(self, batch: Batch) -> None:
+        waiting = sum(len(item) for item in self.line)
+        log.error(
+            "the store closes with changes that it could not save",
+            store=self._place,
+            changes=len(batch.changes) + waiting,
+            error=str(self.failure),
+        )

@@ -33,13 +33,15 @@ class Entry:
         seq_before: the number that its record has on disk; 0 when it has none.
         record: the last one.
         facts: from `seq_before` + 1 on.
+        row_id: the integer key of the task, as the database finds or gives it.
     """
 
-    __slots__ = ("facts", "record", "seq_before")
+    __slots__ = ("facts", "record", "row_id", "seq_before")
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self.seq_before = changes[0].record.seq - 1
         self.record: TaskRecord = changes[-1].record
+        self.row_id = 0
         self.facts: list[Fact] = [change.fact for change in changes]
 
     def add(self, changes: Sequence[Change]) -> None:

@@ -26,12 +26,12 @@ class Bulk:
 
     Args:
         template: the SQL.
-        columns: how many values a row has.
+        values: what stands for each value of a row: ``?``, or an expression with one.
     """
 
-    def __init__(self, template: str, columns: int) -> None:
+    def __init__(self, template: str, values: Sequence[str]) -> None:
         self._template = template
-        self._row = f"({', '.join('?' * columns)})"
+        self._row = f"({', '.join(values)})"
 
     @cached_property
     def _statements(self) -> dict[int, str]:
@@ -54,8 +54,3 @@ class Bulk:
                 changed += connection.execute(self._statements[size], values).rowcount
                 done += size
         return changed
-
-
-def insert_into(table: str, columns: Sequence[str]) -> Bulk:
-    """Return a statement that inserts rows."""
-    return Bulk(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {{rows}}", len(columns))  # noqa: S608 - constants

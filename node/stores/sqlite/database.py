@@ -13,17 +13,22 @@ from contextlib import contextmanager
 from typing import Final
 
 from node.stores.sqlite.batch import Batch, Entry
-from node.stores.sqlite.bulk import Bulk, insert_into
+from node.stores.sqlite.bulk import Bulk
 from node.stores.sqlite.rows import (
     ANYONE,
     EVENT_COLUMNS,
+    MAY_BE_EMPTY,
+    MAY_BE_NEGATIVE,
     READ_COLUMNS,
+    RESULT_COLUMNS,
     STATUS_COLUMNS,
     TASK_COLUMNS,
     Row,
     event_row,
+    failure_row,
     read_fact,
     read_record,
+    result_row,
     status_row,
     task_row,
 )
@@ -35,59 +40,78 @@ Refusals = dict[TaskId, PeertaskError]
 # Some milliseconds of reading: a commit waits for no longer than that.
 PAGE_ROWS: Final = 500
 
-_OPEN_WORDS = "('pending', 'claimed', 'in_progress')"
-_FINISHED_WORDS = "('completed', 'failed')"
-
-INSERT_TASKS = insert_into("tasks", TASK_COLUMNS)
-INSERT_STATUS = insert_into("task_status", STATUS_COLUMNS)
-INSERT_EVENTS = insert_into("events", EVENT_COLUMNS)
-INSERT_PERSONAS = Bulk("INSERT OR IGNORE INTO personas (id, name, definition) VALUES {rows}", 3)
-INSERT_AWAITED = Bulk("INSERT OR IGNORE INTO awaited_dependencies (task_id, uuid) VALUES {rows}", 2)
-FORGET = Bulk("DELETE FROM tasks WHERE uuid IN (VALUES {rows})", 1)
+def _placeholder(column: str) -> str:
+    if column in MAY_BE_EMPTY:
+        return "NULLIF(?, '')"
+    return "NULLIF(?, -1)" if column in MAY_BE_NEGATIVE else "?"
 
 
-def _replace_status() -> Bulk:
+def _insert_into(table: str, columns: Sequence[str], *, verb: str = "INSERT") -> Bulk:
+    names = ", ".join(columns)
+    return Bulk(f"{verb} INTO {table} ({names}) VALUES {{rows}}", [_placeholder(column) for column in columns])
+
+
+def _replace_status(finished_ms: str) -> Bulk:
     """Return the compare-and-set: a row has the values of `STATUS_COLUMNS`, and the number that it follows."""
     new = {name: f"new.column{number}" for number, name in enumerate(STATUS_COLUMNS, 1)}
-    new["claimed_at"] = f"COALESCE({new['claimed_at']}, task_status.claimed_at)"
-    values = ", ".join(f"{name} = {new[name]}" for name in STATUS_COLUMNS[1:])
+    follows = f"new.column{len(STATUS_COLUMNS) + 1}"
+    values = {**new, "claimed_at": f"COALESCE({new['claimed_at']}, claimed_at)"}
+    if finished_ms:
+        values["finished_ms"] = new[finished_ms]
+    assignments = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "task_id")
     return Bulk(
-        f"UPDATE task_status SET {values} FROM (VALUES {{rows}}) AS new"  # noqa: S608 - constants
-        f" WHERE task_status.task_id = new.column1 AND task_status.seq = new.column{len(STATUS_COLUMNS) + 1}",
-        len(STATUS_COLUMNS) + 1,
+        f"UPDATE task_status SET {assignments} FROM (VALUES {{rows}}) AS new"  # noqa: S608 - made of constants
+        f" WHERE task_status.task_id = {new['task_id']} AND task_status.seq = {follows}",
+        [*map(_placeholder, STATUS_COLUMNS), "?"],
     )
 
 
-REPLACE_STATUS = _replace_status()
+INSERT_TASKS = _insert_into("tasks", TASK_COLUMNS)
+REPLACE_STATUS = _replace_status("")
+FINISH_STATUS = _replace_status("updated_ms")
+INSERT_RESULTS = _insert_into("task_results", RESULT_COLUMNS)
+INSERT_FAILURES = _insert_into("task_results", (RESULT_COLUMNS[0], RESULT_COLUMNS[-1]))
+INSERT_EVENTS = _insert_into("events", EVENT_COLUMNS)
+INSERT_PERSONAS = _insert_into("personas", ("id", "name", "definition"), verb="INSERT OR IGNORE")
+INSERT_AWAITED = _insert_into("awaited_dependencies", ("task_id", "uuid"), verb="INSERT OR IGNORE")
+FORGET = Bulk("DELETE FROM tasks WHERE uuid IN (VALUES {rows})", ["?"])
 
 LAST_ROW_ID = "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'"
+# What is the same in every new task needs no values; the rows of tasks that have gone on are replaced afterwards.
+INSERT_STATUS = (
+    "INSERT INTO task_status (task_id, status, seq, attempt, updated_ms)"
+    " SELECT id, 'pending', 1, 0, created_ms FROM tasks WHERE id > ?"
+)
+INSERT_SUBMITTED = (
+    "INSERT INTO events (task_id, seq, fact, at_ms, attempt)"
+    " SELECT id, 1, 'Submitted', created_ms, 0 FROM tasks WHERE id > ?"
+)
 LINK_DEPENDENCIES = (
     "INSERT OR IGNORE INTO task_dependencies (task_id, depends_on) SELECT awaited.task_id, tasks.id"
     " FROM awaited_dependencies AS awaited JOIN tasks ON tasks.uuid = awaited.uuid WHERE awaited.task_id = ?"
 )
 DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id = ? AND uuid IN (SELECT uuid FROM tasks)"
 
-_READ = f"SELECT {', '.join(READ_COLUMNS)} FROM tasks JOIN task_status ON task_status.task_id = tasks.id"  # noqa: S608
-LOAD_PAGE = (
-    f"SELECT tasks.id, {_READ.removeprefix('SELECT ')}"
-    " WHERE (tasks.created_ms, tasks.id) > (?, ?) ORDER BY tasks.created_ms, tasks.id LIMIT ?"
+_COLUMNS = ", ".join(READ_COLUMNS)
+_ROWS = (
+    "tasks JOIN task_status ON task_status.task_id = tasks.id LEFT JOIN task_results ON task_results.task_id = tasks.id"
 )
-READ_RECORD = f"{_READ} WHERE tasks.uuid = ?"
+LOAD_PAGE = (
+    f"SELECT id, {_COLUMNS} FROM {_ROWS}"  # noqa: S608 - made of constants, as the next ones
+    " WHERE (created_ms, id) > (?, ?) ORDER BY created_ms, id LIMIT ?"
+)
+READ_RECORD = f"SELECT {_COLUMNS} FROM {_ROWS} WHERE uuid = ?"  # noqa: S608
 READ_FACTS = (
     "SELECT seq, fact, at_ms, attempt, body FROM events"
     " WHERE task_id = (SELECT id FROM tasks WHERE uuid = ?) AND seq > ? ORDER BY seq LIMIT ?"
 )
 OPEN_PAGE = (
-    "SELECT task_status.task_id, tasks.uuid, task_status.seq FROM task_status"  # noqa: S608 - constants
-    " JOIN tasks ON tasks.id = task_status.task_id"
-    f" WHERE task_status.status IN {_OPEN_WORDS} AND task_status.task_id > ? ORDER BY task_status.task_id LIMIT ?"
+    "SELECT task_id, uuid, seq FROM task_status JOIN tasks ON id = task_id"
+    " WHERE finished_ms IS NULL AND task_id > ? ORDER BY task_id LIMIT ?"
 )
 FINISHED_PAGE = (
-    "SELECT task_status.updated_ms, task_status.task_id, tasks.uuid FROM task_status"  # noqa: S608 - constants
-    " JOIN tasks ON tasks.id = task_status.task_id"
-    f" WHERE task_status.status IN {_FINISHED_WORDS} AND task_status.updated_ms < ?"
-    " AND (task_status.updated_ms, task_status.task_id) > (?, ?)"
-    " ORDER BY task_status.updated_ms, task_status.task_id LIMIT ?"
+    "SELECT finished_ms, task_id, uuid FROM task_status JOIN tasks ON id = task_id"
+    " WHERE finished_ms < ? AND (finished_ms, task_id) > (?, ?) ORDER BY finished_ms, task_id LIMIT ?"
 )
 
 Place = tuple[int, int]
@@ -114,7 +138,6 @@ class Database:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._row_ids: dict[TaskId, int] = {}
-        self._personas = {ANYONE}
 
     def close(self) -> None:
         """Close the connection; the last one of a file moves what is in the WAL into the file."""
@@ -136,23 +159,23 @@ class Database:
         refusals: Refusals = {}
         try:
             with self._transaction():
-                new = self._write_entries(entries)
+                self._write_entries(entries)
                 self._forget(batch.forgotten)
         except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE):
             with self._transaction():
-                new, refusals = self._write_each(entries)
+                refusals = self._write_each(entries)
                 self._forget(batch.forgotten)
-        self._remember(entries, new)
+        self._remember(entries)
         for task_id in (*batch.forgotten, *refusals):
             self._row_ids.pop(task_id, None)
         return refusals
 
-    def _remember(self, entries: Sequence[Entry], new: dict[TaskId, int]) -> None:
-        self._row_ids.update(new)
+    def _remember(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry.record.terminal:
                 self._row_ids.pop(entry.record.id, None)
-            self._personas.add(entry.record.task.persona or ANYONE)
+            else:
+                self._row_ids[entry.record.id] = entry.row_id
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -166,65 +189,70 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def _write_each(self, entries: Sequence[Entry]) -> tuple[dict[TaskId, int], Refusals]:
+    def _write_each(self, entries: Sequence[Entry]) -> Refusals:
         """Write one task after the other, so that one that is refused takes no other with it."""
-        new: dict[TaskId, int] = {}
         refusals: Refusals = {}
         for entry in entries:
             self._connection.execute("SAVEPOINT task")
             try:
-                new.update(self._write_entries([entry]))
+                self._write_entries([entry])
             except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE) as error:
                 self._connection.execute("ROLLBACK TO task")
                 refusals[entry.record.id] = _refusal(entry, error)
             self._connection.execute("RELEASE task")
-        return new, refusals
+        return refusals
 
-    def _write_entries(self, entries: Sequence[Entry]) -> dict[TaskId, int]:
-        """Write entries, or raise when one of them cannot be; returns the integer keys of new tasks."""
+    def _write_entries(self, entries: Sequence[Entry]) -> None:
+        """Write entries, or raise when one of them cannot be."""
         born = [entry for entry in entries if not entry.seq_before]
-        grown = [entry for entry in entries if entry.seq_before]
-        new = self._insert(born) if born else {}
-        if grown:
-            self._replace(grown)
-        row_ids = self._row_ids
+        if born:
+            self._insert(born)
+        for entry in entries:
+            if entry.seq_before:
+                entry.row_id = self._row_ids.get(entry.record.id, 0)
+        grown = [entry for entry in entries if entry.record.seq > 1]
+        self._replace(REPLACE_STATUS, [entry for entry in grown if not entry.record.terminal])
+        self._finish([entry for entry in grown if entry.record.terminal])
         events = [
-            (row_id, seq, fact)
-            for entry in entries
-            for row_id in (new.get(entry.record.id) or row_ids[entry.record.id],)
+            (entry.row_id, seq, fact)
+            for entry in grown
             for seq, fact in enumerate(entry.facts, entry.seq_before + 1)
+            if seq > 1
         ]
         INSERT_EVENTS.run(self._connection, events, lambda event: event_row(*event))
-        return new
 
-    def _insert(self, entries: Sequence[Entry]) -> dict[TaskId, int]:
+    def _insert(self, entries: Sequence[Entry]) -> None:
+        """Insert new tasks as pending, with their first facts."""
         connection = self._connection
         self._insert_personas({entry.record.task.persona or ANYONE for entry in entries})
         (last,) = connection.execute(LAST_ROW_ID).fetchone()
-        keyed = list(enumerate(entries, last + 1))
-        INSERT_TASKS.run(connection, keyed, lambda item: task_row(item[0], item[1].record))
-        INSERT_STATUS.run(connection, keyed, lambda item: status_row(item[0], item[1].record, item[1].claimed_ms()))
-        for row_id, entry in keyed:
+        for row_id, entry in enumerate(entries, last + 1):
+            entry.row_id = row_id
+        INSERT_TASKS.run(connection, entries, lambda entry: task_row(entry.row_id, entry.record))
+        connection.execute(INSERT_STATUS, (last,))
+        connection.execute(INSERT_SUBMITTED, (last,))
+        for entry in entries:
             if entry.record.task.depends_on:
-                self._insert_dependencies(row_id, entry.record.task.depends_on)
-        return {entry.record.id: row_id for row_id, entry in keyed}
+                self._insert_dependencies(entry.row_id, entry.record.task.depends_on)
 
     def _insert_personas(self, names: set[str]) -> None:
-        unknown = list(names - self._personas)
-        INSERT_PERSONAS.run(self._connection, unknown, lambda name: (name, name, ""))
+        INSERT_PERSONAS.run(self._connection, list(names - {ANYONE}), lambda name: (name, name, ""))
 
     def _insert_dependencies(self, row_id: int, uuids: Sequence[TaskId]) -> None:
         INSERT_AWAITED.run(self._connection, uuids, lambda uuid: (row_id, uuid))
         self._connection.execute(LINK_DEPENDENCIES, (row_id,))
         self._connection.execute(DROP_LINKED, (row_id,))
 
-    def _replace(self, entries: Sequence[Entry]) -> None:
-        if REPLACE_STATUS.run(self._connection, entries, self._replacement) != len(entries):
-            raise _Conflict
+    def _finish(self, entries: Sequence[Entry]) -> None:
+        self._replace(FINISH_STATUS, entries)
+        complete = [(entry.row_id, entry.record.result) for entry in entries if entry.record.result is not None]
+        failed = [(entry.row_id, entry.record.failure) for entry in entries if entry.record.failure is not None]
+        INSERT_RESULTS.run(self._connection, complete, lambda item: result_row(*item))
+        INSERT_FAILURES.run(self._connection, failed, lambda item: failure_row(*item))
 
-    def _replacement(self, entry: Entry) -> Row:
-        row_id = self._row_ids.get(entry.record.id, 0)
-        return (*status_row(row_id, entry.record, entry.claimed_ms()), entry.seq_before)
+    def _replace(self, statement: Bulk, entries: Sequence[Entry]) -> None:
+        if statement.run(self._connection, entries, _replacement) != len(entries):
+            raise _Conflict
 
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
         FORGET.run(self._connection, list(task_ids), lambda task_id: (task_id,))
@@ -262,6 +290,11 @@ class Database:
         """Return the next finished tasks whose last fact is older than a time, and where to go on; none at the end."""
         rows = self._connection.execute(FINISHED_PAGE, (before_ms, *after, PAGE_ROWS)).fetchall()
         return [row[2] for row in rows], rows[-1][:2] if rows else after
+
+
+def _replacement(entry: Entry) -> Row:
+    """Return the new row, and the number of the record that it follows; that of a task that was just born is 1."""
+    return (*status_row(entry.row_id, entry.record, entry.claimed_ms()), entry.seq_before or 1)
 
 
 def _refusal(entry: Entry, error: Exception) -> PeertaskError:

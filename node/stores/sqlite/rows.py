@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from protocol import (
+    DEFAULT_PRIORITY,
+    DEFAULT_RETRY,
     Cancelled,
     CancelRequested,
     Claimed,
@@ -22,6 +25,7 @@ from protocol import (
     Fact,
     Failed,
     Failure,
+    PeerId,
     PeertaskError,
     Progressed,
     Released,
@@ -43,6 +47,8 @@ FORMAT = 1
 ANYONE = "*"
 # A line on a screen.
 MAX_TITLE_CHARS = 80
+# The end of the calendar of SQLite, and of ours.
+_LAST_MS = 253_402_300_799_999
 # Times of one batch lie within a few seconds.
 _KEPT_TIMES = 256
 
@@ -55,7 +61,15 @@ STATUS_WORDS = {
     TaskStatus.FAILED: "failed",
     TaskStatus.CANCELLED: "failed",
 }
-"""The five words of the column `status`; the column `state` has the status itself."""
+"""The five words of the column `status`."""
+_USUAL = {
+    "pending": TaskStatus.PENDING,
+    "claimed": TaskStatus.CLAIMED,
+    "in_progress": TaskStatus.EXECUTING,
+    "completed": TaskStatus.COMPLETE,
+    "failed": TaskStatus.FAILED,
+}
+"""What a word means, unless `state` in the column `rest` says otherwise."""
 
 TASK_COLUMNS = (
     "id",
@@ -67,54 +81,49 @@ TASK_COLUMNS = (
     "created_at",
     "created_ms",
     "kind",
-    "priority",
     "project",
-    "session_id",
-    "sender",
     "timestamp_ms",
-    "timeout_ms",
     "target",
     "deadline_ms",
     "extra",
 )
 STATUS_COLUMNS = (
     "task_id",
-    "claimed_at",
     "status",
     "assigned_agent_id",
+    "claimed_at",
     "lease_expires_at",
     "seq",
-    "format",
-    "state",
     "attempt",
-    "failures",
-    "lost_leases",
-    "lease_ms",
-    "not_before_ms",
     "updated_ms",
-    "progress",
-    "progress_message",
-    "result",
-    "duration_ms",
-    "artifacts",
-    "failure",
+    "rest",
 )
+RESULT_COLUMNS = ("task_id", "result", "duration_ms", "artifacts", "failure")
 EVENT_COLUMNS = ("task_id", "seq", "fact", "at_ms", "attempt", "body")
+
+MAY_BE_EMPTY = frozenset(
+    {"target", "extra", "assigned_agent_id", "claimed_at", "lease_expires_at", "rest", "artifacts", "failure", "body"}
+)
+"""Text that is NULL in the database when it is empty in a row: `sqlite3` takes ten times as long to bind None."""
+MAY_BE_NEGATIVE = frozenset({"deadline_ms"})
+"""Numbers that are NULL in the database when they are -1 in a row."""
 
 READ_COLUMNS = (
     "uuid",
     "description",
     "persona_id",
     "created_by",
-    "created_ms",
-    *TASK_COLUMNS[TASK_COLUMNS.index("kind") :],
+    *TASK_COLUMNS[TASK_COLUMNS.index("created_ms") :],
+    "format",
+    "status",
     "assigned_agent_id",
-    *STATUS_COLUMNS[STATUS_COLUMNS.index("seq") :],
+    *STATUS_COLUMNS[STATUS_COLUMNS.index("lease_expires_at") :],
+    *RESULT_COLUMNS[1:],
 )
-"""What `read_record` wants, from `tasks` and `task_status`."""
+"""What `read_record` wants, from `tasks`, `task_status` and `task_results`."""
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_DEFAULT_RETRY = RetryPolicy()
+_RETRY_FIELDS = tuple(field.name for field in fields(RetryPolicy))
 
 
 # --- to rows ---------------------------------------------------------------------------------------------------------
@@ -123,26 +132,21 @@ _DEFAULT_RETRY = RetryPolicy()
 def task_row(row_id: int, record: TaskRecord) -> Row:
     """Return the row of `tasks`, in the order of `TASK_COLUMNS`."""
     task = record.task
-    requester = record.requester
     return (
         row_id,
         task.id,
         _title(task),
         task.prompt,
         task.persona or ANYONE,
-        requester,
+        record.requester,
         _utc_text(record.created_at // 1000),
         record.created_at,
         task.kind,
-        task.priority,
         task.project,
-        task.session_id,
-        None if task.sender == requester else task.sender,
         task.timestamp,
-        task.timeout_ms,
-        record.target,
-        record.deadline,
-        _extra(task),
+        record.target or "",
+        -1 if record.deadline is None else record.deadline,
+        _extra(task, record.requester),
     )
 
 
@@ -154,31 +158,28 @@ def status_row(row_id: int, record: TaskRecord, claimed_ms: int | None) -> Row:
         record: what to keep.
         claimed_ms: when it was claimed; None when it was not since the last row.
     """
-    status = record.status
-    result = record.result
-    failure = record.failure
     return (
         row_id,
-        None if claimed_ms is None else _utc_text(claimed_ms // 1000),
-        STATUS_WORDS[status],
-        record.holder,
-        _utc_text(record.lease_until // 1000) if record.lease_until else None,
+        STATUS_WORDS[record.status],
+        record.holder or "",
+        "" if claimed_ms is None else _utc_text(claimed_ms // 1000),
+        _exact_text(record.lease_until) if record.lease_until else "",
         record.seq,
-        FORMAT,
-        status.value,
         record.attempt,
-        record.failures,
-        record.lost_leases,
-        record.lease_until,
-        record.not_before,
         record.updated_at,
-        record.progress,
-        record.progress_message,
-        None if result is None else result.result,
-        None if result is None else result.duration_ms,
-        _to_json(result.to_dict()["artifacts"]) if result is not None and result.artifacts else None,
-        None if failure is None else _to_json(failure.to_dict()),
+        _rest(record),
     )
+
+
+def result_row(row_id: int, result: TaskResult) -> Row:
+    """Return the row of `task_results` for a task that is complete, in the order of `RESULT_COLUMNS`."""
+    artifacts = _to_json(result.to_dict()["artifacts"]) if result.artifacts else ""
+    return (row_id, result.result, result.duration_ms, artifacts, "")
+
+
+def failure_row(row_id: int, failure: Failure) -> Row:
+    """Return the row of `task_results` for a task that has none: its key and its failure."""
+    return (row_id, _to_json(failure.to_dict()))
 
 
 def event_row(row_id: int, seq: int, fact: Fact) -> Row:
@@ -190,8 +191,8 @@ def event_row(row_id: int, seq: int, fact: Fact) -> Row:
         seq,
         kind.__name__,
         fact.at,
-        None if kind in _WITHOUT_ATTEMPT else fact.attempt,  # type: ignore[union-attr]
-        None if body is None else _to_json(body(fact)),
+        0 if kind in _WITHOUT_ATTEMPT else fact.attempt,  # type: ignore[union-attr]
+        "" if body is None else body(fact),
     )
 
 
@@ -201,17 +202,45 @@ def _title(task: Task) -> str:
     return text[:MAX_TITLE_CHARS].partition("\n")[0]
 
 
-def _extra(task: Task) -> str | None:
+def _extra(task: Task, requester: PeerId) -> str:
     extra: dict[str, Any] = {}
+    if task.sender != requester:
+        extra["sender"] = task.sender
     if task.params:
         extra["params"] = task.params
+    if task.priority != DEFAULT_PRIORITY:
+        extra["priority"] = task.priority
+    if task.session_id is not None:
+        extra["session_id"] = task.session_id
     if task.depends_on:
         extra["depends_on"] = task.depends_on
-    if task.retry is not _DEFAULT_RETRY and task.retry != _DEFAULT_RETRY:
-        extra["retry"] = {name: getattr(task.retry, name) for name in RetryPolicy.__slots__}  # type: ignore[attr-defined]
+    if task.timeout_ms is not None:
+        extra["timeout_ms"] = task.timeout_ms
+    if task.retry is not DEFAULT_RETRY and task.retry != DEFAULT_RETRY:
+        extra["retry"] = {name: getattr(task.retry, name) for name in _RETRY_FIELDS}
     if task.metadata:
         extra["metadata"] = task.metadata
-    return _to_json(extra) if extra else None
+    return _to_json(extra) if extra else ""
+
+
+def _rest(record: TaskRecord) -> str:
+    status = record.status
+    rest: dict[str, Any] = {}
+    if status is not _USUAL[STATUS_WORDS[status]]:
+        rest["state"] = status.value
+    if record.failures:
+        rest["failures"] = record.failures
+    if record.lost_leases:
+        rest["lost_leases"] = record.lost_leases
+    if record.not_before:
+        rest["not_before"] = record.not_before
+    if record.progress != (1.0 if status is TaskStatus.COMPLETE else 0.0):
+        rest["progress"] = record.progress
+    if record.progress_message:
+        rest["progress_message"] = record.progress_message
+    if record.lease_until > _LAST_MS:
+        rest["lease_until"] = record.lease_until
+    return _to_json(rest) if rest else ""
 
 
 @lru_cache(_KEPT_TIMES)
@@ -223,19 +252,31 @@ def _utc_text(seconds: int) -> str:
         return "9999-12-31 23:59:59"
 
 
+def _exact_text(milliseconds: int) -> str:
+    return f"{_utc_text(milliseconds // 1000)}.{milliseconds % 1000:03}"
+
+
 _WITHOUT_ATTEMPT = frozenset({Submitted, CancelRequested, Cancelled})
-_BODY_WRITERS: dict[type[Fact], Callable[[Any], dict[str, Any]]] = {
-    Claimed: lambda fact: {"holder": fact.holder, "lease_until": fact.lease_until},
-    Progressed: lambda fact: {
-        "fraction": fact.fraction,
-        "message": fact.message,
-        "lease_until": fact.lease_until,
-    },
-    Released: lambda fact: {
-        "reason": fact.reason.value,
-        "message": fact.message,
-        "not_before": fact.not_before,
-    },
+# Every claim has one of a few holders.
+_quote = lru_cache(_KEPT_TIMES)(_to_json)
+
+
+def _claim_body(fact: Claimed) -> str:
+    return f'{{"holder":{_quote(fact.holder)},"lease_until":{fact.lease_until}}}'
+
+
+def _progress_body(fact: Progressed) -> str:
+    return _to_json({"fraction": fact.fraction, "message": fact.message, "lease_until": fact.lease_until})
+
+
+def _release_body(fact: Released) -> str:
+    return _to_json({"reason": fact.reason.value, "message": fact.message, "not_before": fact.not_before})
+
+
+_BODY_WRITERS: dict[type[Fact], Callable[[Any], str]] = {
+    Claimed: _claim_body,
+    Progressed: _progress_body,
+    Released: _release_body,
 }
 
 
@@ -289,27 +330,19 @@ def _record(row: Row) -> TaskRecord:
         record.requester,
         record.created_at,
         kind,
-        priority,
         project,
-        session_id,
-        sender,
         timestamp,
-        timeout_ms,
         record.target,
         record.deadline,
         extra,
-        record.holder,
-        record.seq,
         row_format,
-        state,
+        word,
+        record.holder,
+        lease,
+        record.seq,
         record.attempt,
-        record.failures,
-        record.lost_leases,
-        record.lease_until,
-        record.not_before,
         record.updated_at,
-        record.progress,
-        record.progress_message,
+        rest,
         result,
         duration_ms,
         artifacts,
@@ -317,33 +350,47 @@ def _record(row: Row) -> TaskRecord:
     ) = row
     if row_format != FORMAT:
         raise ValueError(f"its rows have format {row_format}, and this version of peertask reads format {FORMAT}")
-    fields = {
+    task = {
         "id": uuid,
         "prompt": prompt,
-        "sender": record.requester if sender is None else sender,
+        "sender": record.requester,
         "timestamp": timestamp,
         "kind": kind,
-        "priority": priority,
         "project": project,
-        "session_id": session_id,
         "persona": None if persona == ANYONE else persona,
-        "timeout_ms": timeout_ms,
     }
-    record.task = Task.from_dict(fields if extra is None else {**json.loads(extra), **fields})
+    record.task = Task.from_dict(task if extra is None else {**task, **json.loads(extra)})
     record.id = record.task.id
-    record.status = _STATES[state]
-    record.terminal = record.status in _TERMINAL
+    record.lease_until = 0 if lease is None else _milliseconds(lease)
+    _restore_rest(record, word, {} if rest is None else json.loads(rest))
     record.result = None if duration_ms is None else _result(record.id, result, duration_ms, artifacts)
     record.failure = None if failure is None else Failure.from_dict(json.loads(failure))
     return record
 
 
+def _restore_rest(record: TaskRecord, word: str, rest: dict[str, Any]) -> None:
+    status = TaskStatus(rest["state"]) if "state" in rest else _USUAL[word]
+    record.status = status
+    record.terminal = status in _TERMINAL
+    record.failures = rest.get("failures", 0)
+    record.lost_leases = rest.get("lost_leases", 0)
+    record.not_before = rest.get("not_before", 0)
+    record.progress = rest.get("progress", 1.0 if status is TaskStatus.COMPLETE else 0.0)
+    record.progress_message = rest.get("progress_message", "")
+    record.lease_until = rest.get("lease_until", record.lease_until)
+
+
+def _milliseconds(exact_text: str) -> int:
+    return (datetime.fromisoformat(f"{exact_text}+00:00") - _EPOCH) // _MILLISECOND
+
+
 def _result(task_id: TaskId, text: str, duration_ms: int, artifacts: str | None) -> TaskResult:
-    fields = {"task_id": task_id, "result": text, "duration_ms": duration_ms}
-    return TaskResult.from_dict(fields if artifacts is None else {**fields, "artifacts": json.loads(artifacts)})
+    shape = {"task_id": task_id, "result": text, "duration_ms": duration_ms}
+    return TaskResult.from_dict(shape if artifacts is None else {**shape, "artifacts": json.loads(artifacts)})
 
 
-_STATES = {status.value: status for status in TaskStatus}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _TERMINAL = frozenset(status for status in TaskStatus if status.terminal)
 
 

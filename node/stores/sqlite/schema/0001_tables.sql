@@ -21,15 +21,11 @@ CREATE TABLE tasks (
     created_at TEXT NOT NULL DEFAULT (datetime('now')),
     created_ms INTEGER NOT NULL,          -- when this node first heard of the task
     kind TEXT NOT NULL,
-    priority INTEGER NOT NULL,
     project TEXT NOT NULL,
-    session_id TEXT,
-    sender TEXT,                          -- NULL when it is the peer that asked
     timestamp_ms INTEGER NOT NULL,        -- when the task was made
-    timeout_ms INTEGER,
     target TEXT,                          -- the peer that was asked to do it
     deadline_ms INTEGER,
-    extra TEXT                            -- JSON: params, depends_on, retry, metadata, where they are not the defaults
+    extra TEXT                            -- JSON: all other fields of the task that have not their defaults
 );
 
 CREATE INDEX tasks_by_age ON tasks (created_ms, id);
@@ -40,28 +36,27 @@ CREATE TABLE task_status (
     status TEXT NOT NULL CHECK (status IN ('pending', 'claimed', 'in_progress', 'completed', 'failed')),
     assigned_agent_id TEXT,               -- the peer that executes it, or executed it last
     claimed_at TEXT,                      -- when it was last claimed
-    lease_expires_at TEXT,
+    lease_expires_at TEXT,                -- with milliseconds; NULL without a claim
     seq INTEGER NOT NULL,                 -- the number of its last fact; a write names the one it follows
     format INTEGER NOT NULL DEFAULT 1,    -- of this row and the one in tasks
-    state TEXT NOT NULL CHECK (
-        state IN ('pending', 'claimed', 'executing', 'cancelling', 'complete', 'failed', 'cancelled')
-    ),
-    attempt INTEGER NOT NULL,
-    failures INTEGER NOT NULL,            -- attempts that failed
-    lost_leases INTEGER NOT NULL,         -- attempts whose worker was lost
-    lease_ms INTEGER NOT NULL,            -- 0 without a claim
-    not_before_ms INTEGER NOT NULL,       -- when it may be claimed again
+    attempt INTEGER NOT NULL,             -- how often it was claimed
     updated_ms INTEGER NOT NULL,          -- when the last fact happened
-    progress REAL NOT NULL,
-    progress_message TEXT NOT NULL,
-    result TEXT,
-    duration_ms INTEGER,                  -- NULL without a result
+    finished_ms INTEGER,                  -- when it ended; NULL while it is open
+    rest TEXT                             -- JSON: all other fields of the record that have not their defaults
+);
+
+-- Only the last write of a task sets finished_ms, so no other one touches these.
+CREATE INDEX task_status_open ON task_status (task_id) WHERE finished_ms IS NULL;
+CREATE INDEX task_status_finished ON task_status (finished_ms, task_id) WHERE finished_ms IS NOT NULL;
+
+-- How it ended.
+CREATE TABLE task_results (
+    task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+    result TEXT,                          -- NULL when it failed or was cancelled
+    duration_ms INTEGER,
     artifacts TEXT,                       -- JSON, when the result has some
     failure TEXT                          -- JSON: code, message, retryable, maybe_ran
 );
-
-CREATE INDEX task_status_open ON task_status (task_id) WHERE status IN ('pending', 'claimed', 'in_progress');
-CREATE INDEX task_status_finished ON task_status (updated_ms) WHERE status IN ('completed', 'failed');
 
 -- Which of the tasks that are kept must be complete before which.
 CREATE TABLE task_dependencies (
@@ -103,7 +98,7 @@ CREATE TABLE events (
     seq INTEGER NOT NULL,
     fact TEXT NOT NULL,                   -- Submitted, Claimed, Started…
     at_ms INTEGER NOT NULL,
-    attempt INTEGER,
+    attempt INTEGER NOT NULL,             -- 0 when it belongs to none
     body TEXT,                            -- JSON: the fields that stand neither here nor in the rows of the task
     PRIMARY KEY (task_id, seq)
 ) WITHOUT ROWID;

@@ -2,7 +2,8 @@
 
 - `store`: the seam `Store`;
 - `writer`, `batch`: group commit, off the event loop;
-- `database`, `bulk`, `rows`: the statements, in few steps, and what is in the rows;
+- `database`, `bulk`: the statements, in few steps;
+- `columns`, `to_rows`, `from_rows`: what stands in the tables;
 - `opening`, `integrity`, `files`: from a path to a connection that can be trusted;
 - `migrations`, `schema/`: numbered SQL files.
 """

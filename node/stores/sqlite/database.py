@@ -14,7 +14,7 @@ from typing import Final
 
 from node.stores.sqlite.batch import Batch, Entry
 from node.stores.sqlite.bulk import Bulk
-from node.stores.sqlite.rows import (
+from node.stores.sqlite.columns import (
     ANYONE,
     EVENT_COLUMNS,
     MAY_BE_EMPTY,
@@ -24,14 +24,9 @@ from node.stores.sqlite.rows import (
     STATUS_COLUMNS,
     TASK_COLUMNS,
     Row,
-    event_row,
-    failure_row,
-    read_fact,
-    read_record,
-    result_row,
-    status_row,
-    task_row,
 )
+from node.stores.sqlite.from_rows import read_fact, read_record
+from node.stores.sqlite.to_rows import event_row, failure_row, result_row, status_row, task_row
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 Refusals = dict[TaskId, PeertaskError]
@@ -39,6 +34,7 @@ Refusals = dict[TaskId, PeertaskError]
 
 # Some milliseconds of reading: a commit waits for no longer than that.
 PAGE_ROWS: Final = 500
+
 
 def _placeholder(column: str) -> str:
     if column in MAY_BE_EMPTY:

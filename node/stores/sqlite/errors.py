@@ -28,7 +28,10 @@ _REASONS: dict[int, tuple[str, str]] = {
         "the disk does not read or write",
         "Look whether the disk is full, broken or gone; the log of the system says more",
     ),
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", "Start the node again: it sets a damaged file aside, and says how to go on"),
+    sqlite3.SQLITE_CORRUPT: (
+        "it is damaged",
+        "Start the node again: it sets a damaged file aside, and says how to go on",
+    ),
     sqlite3.SQLITE_NOTADB: ("it is not an SQLite database", "Name another file, or move this one away"),
 }
 
@@ -48,7 +51,9 @@ def explain(error: sqlite3.Error, place: str, doing: str) -> PeertaskError:
     """
     reason, remedy = _REASONS.get(family_of(error), ("", ""))
     why = f"{reason} ({error})" if reason else str(error)
-    return PeertaskError(f"the SQLite store {place} cannot be {doing}: {why}", code=ErrorCode.STORE_FAILED, remedy=remedy)
+    return PeertaskError(
+        f"the SQLite store {place} cannot be {doing}: {why}", code=ErrorCode.STORE_FAILED, remedy=remedy
+    )
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def make_way(path: Path, reason: str) -> Path:
     except OSError as error:
         raise refuse(
             f"the SQLite store {path} is damaged ({reason}), and cannot be set aside: {error.strerror}",
-            "Move it and the files beside it, whose names begin with its own, to another folder, and start the node again",
+            "Move it, and the files whose names begin with its own, to another folder, and start the node again",
         ) from error
     log.error(
         "the store was damaged and is set aside; the node begins with an empty one",

@@ -32,7 +32,7 @@ _LOST = -2
 
 
 class SqliteStore(Store):
-    """Keeps records and facts in one SQLite file, with its WAL; the facts of finished tasks too, until they are forgotten.
+    """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
     waits for the disk. Everything that touches the file happens in a thread, one call at a time. Nothing is opened
@@ -97,7 +97,7 @@ class SqliteStore(Store):
     @property
     def failure(self) -> PeertaskError | None:
         """Why nothing can be saved at the moment; None when all is well, or the store is not running."""
-        return self._writer and self._writer.failure
+        return None if self._writer is None else self._writer.failure
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class SqliteStore(Store):
                 STORE_FAILED, when the store is not open.
         """
         if self._writer is None:
-            raise PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)
+            raise self._not_open()
         record = changes[-1].record
         task_id = record.id
         known = self._seqs.get(task_id, 0)
@@ -120,12 +120,15 @@ class SqliteStore(Store):
 
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks, if they are there, after what was appended before."""
+        if self._writer is None:
+            raise self._not_open()
         forgotten = Forgotten(task_ids)
         for task_id in forgotten:
             self._seqs.pop(task_id, None)
-        if self._writer is None:
-            raise PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)
         self._writer.put(forgotten)
+
+    def _not_open(self) -> PeertaskError:
+        return PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)
 
     def _saved(self, batch: Batch, refusals: Refusals) -> None:
         for entry in batch.entries.values():
@@ -154,7 +157,7 @@ class SqliteStore(Store):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
-        """Yield every record, the oldest `created_at` first; those of one millisecond in the order of their first append.
+        """Yield every record, the oldest first; those of one millisecond in the order of their first append.
 
         What was appended before is waited for, unless saving fails.
 
@@ -173,9 +176,11 @@ class SqliteStore(Store):
     async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         """Yield all facts of a task whose number is greater than `after_seq`, also when it has ended."""
         async with self._reading() as database:
-            while page := await self._read(database.facts_page, task_id, after_seq):
-                for after_seq, fact in page:  # noqa: B020 - goes on after the last one
+            last_seq = after_seq
+            while page := await self._read(database.facts_page, task_id, last_seq):
+                for _seq, fact in page:
                     yield fact
+                last_seq = page[-1][0]
 
     async def finished_before(self, updated_ms: int) -> AsyncGenerator[TaskId]:
         """Yield the finished tasks whose last fact is older than a time in milliseconds, the oldest first."""

@@ -6,6 +6,7 @@ nothing can be saved the line stands still and the same batch is tried again, so
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class GroupWriter:
         self._idle = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = trio.Event()
+        self._give_up_at = math.inf
         self._ended = trio.Event()
 
     def put(self, item: Item) -> None:
@@ -83,6 +85,7 @@ class GroupWriter:
 
     async def close(self) -> None:
         """Return when everything in line is saved; when saving fails, after `CLOSING_S` at the latest."""
+        self._give_up_at = trio.current_time() + CLOSING_S
         self._closing.set()
         self._idle.unpark_all()
         await self._ended.wait()
@@ -130,14 +133,13 @@ class GroupWriter:
             delay = min(2 * delay, LAST_RETRY_S)
 
     async def _wait_for_retry(self, delay: float) -> bool:
-        """Wait before the next attempt; False when there is none, because the store has been closing for long."""
+        """Wait before the next attempt; False when the store has been closing for `CLOSING_S`."""
         if self._closing.is_set():
-            self._close_by = getattr(self, "_close_by", trio.current_time() + CLOSING_S)
             await trio.sleep(FIRST_RETRY_S)
-            return trio.current_time() < self._close_by
-        with trio.move_on_after(delay):
-            await self._closing.wait()
-        return True
+        else:
+            with trio.move_on_after(delay):
+                await self._closing.wait()
+        return trio.current_time() < self._give_up_at
 
     def _fail(self, error: sqlite3.Error) -> None:
         first = self.failure is None

@@ -9,7 +9,8 @@ seam:
 - `open_memory_hub`, `MemoryNetwork`: several nodes in one process, with links that can be cut and nodes that can
   freeze;
 - `RecordingHandler`: remembers what channels bring;
-- `HeldStore`: says that a change is saved only when the test lets it.
+- `HeldStore`: says that a change is saved only when the test lets it;
+- `FakeSqliteDatabase`: the SQLite store in memory, with a connection to look into it.
 
 The checkers raise `ContractViolation`, which names the promise that is broken: `check_store`, `check_executor`,
 `check_network`, `check_channels`.
@@ -37,6 +38,7 @@ from node.testing.scripted_executor import (
     Step,
     Until,
 )
+from node.testing.sqlite import FakeSqliteDatabase
 from node.testing.store_contract import check_store
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Delay",
     "FakeClock",
     "FakeExecution",
+    "FakeSqliteDatabase",
     "Hang",
     "HeldStore",
     "MemoryChannel",

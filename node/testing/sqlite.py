@@ -14,9 +14,9 @@ _numbers: Final = count(1)
 
 
 class FakeSqliteDatabase(SqliteStore):
-    """A store whose database is in the memory of this process and ends with this object: no file, no waiting for a disk.
+    """A store whose database is in the memory of this process: no file, and no waiting for a disk.
 
-    What it holds outlives `running`, as a file does.
+    What it holds outlives `running`, as a file does, and ends with this object.
 
     Args:
         refused: as for `SqliteStore`.

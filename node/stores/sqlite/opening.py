@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
@@ -41,6 +42,11 @@ def open_connection(path: Path, synchronous: Synchronous = "normal") -> sqlite3.
         raise refuse(
             f"Python has SQLite {sqlite3.sqlite_version}, and peertask needs {'.'.join(map(str, _OLDEST_SQLITE))}",
             "Install a newer SQLite, or a Python that brings its own",
+        )
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise refuse(
+            f"the SQLite store {path} cannot be opened: its folder may only be read",
+            "Let the user of the node write to the folder, or move the data folder to a disk that is writable",
         )
     try:
         with explained(str(path), "opened"):

@@ -140,17 +140,18 @@ class SqliteStore(Store):
             changes = [change for change in changes if change.record.id not in refusals]
         if changes and self._committed is not None:
             self._committed(changes)
+        if refusals:
+            _log_refusals(refusals)
         for task_id, error in refusals.items():
             self._refuse(task_id, error, batch)
 
     def _refuse(self, task_id: TaskId, error: PeertaskError, batch: Batch) -> None:
-        """Give a task up that is not saved, with all that follows on what was not."""
+        """Give a task up whose changes are not saved, with all that follows on them."""
         self._seqs[task_id] = _LOST
         changes = [change for change in batch.changes if change.record.id == task_id]
         if self._writer is not None:
             for item in self._writer.drop(partial(_is_about, task_id)):
                 changes.extend(change for change in item if isinstance(change, Change))
-        log.error("changes of a task are not saved", task_id=task_id, changes=len(changes), error=str(error))
         if self._refused is not None:
             self._refused(changes, error)
 
@@ -217,6 +218,12 @@ class SqliteStore(Store):
 
     async def _in_thread(self, function: Callable[..., _Value], *args: object) -> _Value:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+def _log_refusals(refusals: Refusals) -> None:
+    """Log once for each commit: when two nodes share a file by mistake there are thousands."""
+    task_id, error = next(iter(refusals.items()))
+    log.error("changes are not saved, and will not be", tasks=len(refusals), task_id=task_id, error=str(error))
 
 
 def _is_about(task_id: TaskId, item: Item) -> bool:

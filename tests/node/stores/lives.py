@@ -25,17 +25,13 @@ def claim(last: Change) -> list[Change]:
     """The two changes after which a task executes."""
     record = last.record
     at, attempt = record.updated_at + 1, record.attempt + 1
-    return continued(
-        last, Claimed(record.id, at, attempt, TEST_PEER, at + 30_000), Started(record.id, at + 1, attempt)
-    )
+    return continued(last, Claimed(record.id, at, attempt, TEST_PEER, at + 30_000), Started(record.id, at + 1, attempt))
 
 
 def completion(last: Change, text: str = "done") -> list[Change]:
     """The change that ends a task."""
     record = last.record
-    return continued(
-        last, Completed(record.id, record.updated_at + 5, record.attempt, TaskResult(record.id, text, 5))
-    )
+    return continued(last, Completed(record.id, record.updated_at + 5, record.attempt, TaskResult(record.id, text, 5)))
 
 
 def life(task: Task | None = None, at: int = START_MS) -> list[Change]:

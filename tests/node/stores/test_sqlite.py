@@ -58,7 +58,7 @@ async def test_it_keeps_the_contract_of_stores(tmp_path: Path) -> None:
     """The SQLite store passes the checker, also when another store is opened on the same file."""
     # covers COORD-16
     paths: dict[int, Path] = {}
-    stores = []
+    stores: list[SqliteStore] = []
 
     def open_store() -> SqliteStore:
         path = tmp_path / f"{len(stores)}.db"
@@ -191,10 +191,14 @@ async def test_what_is_appended_is_committed_when_the_node_is_cancelled(tmp_path
 async def test_an_error_of_the_node_comes_out_as_it_is(tmp_path: Path) -> None:
     """What the block raises is not wrapped in a group, and what was appended is saved."""
     store = SqliteStore(tmp_path / "tasks.db")
-    with pytest.raises(ValueError, match="the node"):
+
+    async def fail() -> None:
         async with store.running(ignore):
             store.append((birth(),))
             raise ValueError("the node")
+
+    with pytest.raises(ValueError, match="the node"):
+        await fail()
     assert len(await records_of(store)) == 1
 
 
@@ -225,6 +229,7 @@ class Refusals:
         self.errors: list[PeertaskError] = []
 
     def __call__(self, changes: Sequence[Change], error: PeertaskError) -> None:
+        """Take a refusal down."""
         self.changes.extend(changes)
         self.errors.append(error)
 
@@ -323,7 +328,7 @@ async def test_a_refusal_is_logged_when_nobody_asks_for_it(tmp_path: Path) -> No
             await records_of(first)
             second.append((change,))
     (entry,) = logged
-    assert (entry["log_level"], entry["task_id"], entry["changes"]) == ("error", change.record.id, 1)
+    assert (entry["log_level"], entry["task_id"], entry["tasks"]) == ("error", change.record.id, 1)
 
 
 # --- without loss ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""Group commit: what came while the last commit ran goes into the next one, in order, and nothing is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from node.interfaces import Change
+from node.stores.sqlite import batch as batches
+from node.stores.sqlite.batch import Batch, Forgotten, Item, take_batch
+from node.stores.sqlite.database import Refusals
+from node.stores.sqlite.writer import CLOSING_S, GroupWriter
+from node.testing import make_task
+from protocol import ErrorCode, new_task_id
+from tests.node.stores.lives import birth, life
+
+
+class Disk:
+    """Stands for a database that is slow, or that fails; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.errors: deque[sqlite3.Error] = deque()
+
+    def write(self, batch: Batch) -> Refusals:
+        """Take a batch, when it may."""
+        self.begun.set()
+        assert self.may_go_on.wait(10)
+        if self.errors:
+            raise self.errors.popleft()
+        self.batches.append(batch)
+        return {}
+
+    @property
+    def changes(self) -> list[Change]:
+        """All that is saved."""
+        return [change for batch in self.batches for change in batch.changes]
+
+
+def full_disk() -> sqlite3.OperationalError:
+    """What SQLite raises."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
+
+
+@asynccontextmanager
+async def writing(disk: Disk, saved: Callable[[Batch, Refusals], None] | None = None) -> AsyncIterator[GroupWriter]:
+    """A writer that runs, and is closed."""
+    writer = GroupWriter(disk.write, saved or (lambda _batch, _refusals: None), trio.CapacityLimiter(1), "tasks.db")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        yield writer
+        await writer.close()
+
+
+async def test_what_comes_while_a_commit_runs_goes_into_the_next_one() -> None:
+    """A hundred tasks that wait cost one commit more, and not a hundred."""
+    # covers COORD-9, COORD-57
+    disk = Disk()
+    disk.may_go_on.clear()
+    async with writing(disk) as writer:
+        changes = [birth() for _ in range(101)]
+        writer.put(changes[:1])
+        await trio.to_thread.run_sync(disk.begun.wait, 10)
+        for change in changes[1:]:
+            writer.put((change,))
+        disk.may_go_on.set()
+        await writer.wait_saved()
+        assert [len(batch.changes) for batch in disk.batches] == [1, 100]
+        assert disk.changes == changes
+
+
+async def test_the_loop_is_told_of_each_commit_once() -> None:
+    """What is saved comes back in one call for each commit."""
+    disk, calls = Disk(), list[int]()
+    async with writing(disk, lambda batch, _refusals: calls.append(len(batch.changes))) as writer:
+        for _ in range(50):
+            writer.put((birth(),))
+    assert calls == [50]
+
+
+async def test_a_commit_takes_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit never holds the file for long, however much waits."""
+    monkeypatch.setattr(batches, "MAX_CHANGES", 100)
+    disk = Disk()
+    async with writing(disk) as writer:
+        for _ in range(250):
+            writer.put((birth(),))
+        for _ in range(150):
+            writer.put(Forgotten([new_task_id()]))
+    assert [len(batch.changes) + len(batch.forgotten) for batch in disk.batches] == [100, 100, 100, 100]
+
+
+def test_a_commit_takes_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large prompts and results do not gather in one transaction."""
+    monkeypatch.setattr(batches, "MAX_BYTES", 10_000)
+    line = deque[Item](life(make_task("x" * 3_000)) for _ in range(10))
+    assert [len(take_batch(line).entries) for _ in range(3)] == [4, 4, 2]
+
+
+def test_the_changes_of_one_task_are_one_entry() -> None:
+    """Only the last record of a task is written, with the facts in between."""
+    changes = life()
+    batch = take_batch(deque[Item]([changes[:1], changes[1:3], changes[3:]]))
+    (entry,) = batch.entries.values()
+    assert (entry.seq_before, entry.record) == (0, changes[-1].record)
+    assert entry.facts == [change.fact for change in changes]
+    assert entry.claimed_ms() == changes[1].fact.at
+
+
+def test_a_task_that_comes_again_after_it_was_forgotten_waits_for_the_next_commit() -> None:
+    """Within a commit the changes come first; what was appended after a forgetting is not forgotten with it."""
+    change, other = birth(), birth()
+    line = deque[Item]([(change,), Forgotten([change.record.id]), (other,), (change,)])
+    first = take_batch(line)
+    assert (first.changes, first.forgotten) == ([change, other], {change.record.id})
+    assert take_batch(line).changes == [change]
+    assert not line
+
+
+async def test_a_disk_that_fails_is_tried_again_and_told_once(autojump_clock: MockClock) -> None:
+    """The same batch comes again, before all that came later; the log has the beginning and the end."""
+    disk = Disk()
+    disk.errors.extend(full_disk() for _ in range(8))
+    with capture_logs() as logged:
+        async with writing(disk) as writer:
+            first, second = birth(), birth()
+            writer.put((first,))
+            await writer.wait_saved()
+            assert writer.failure is not None
+            assert writer.failure.code is ErrorCode.STORE_FAILED
+            assert str(writer.failure) == (
+                "the SQLite store tasks.db cannot be saved to: the disk is full (database or disk is full)."
+                " Make room on it"
+            )
+            writer.put((second,))
+            await writer.close()
+    assert disk.changes == [first, second]
+    assert [(entry["log_level"], entry["event"]) for entry in logged] == [
+        ("error", "nothing can be saved"),
+        ("info", "saving works again"),
+    ]
+
+
+async def test_closing_waits_a_bounded_time_for_a_disk_that_fails(autojump_clock: MockClock) -> None:
+    """A node can stop when its disk cannot save; the log says how much is lost, and why."""
+    disk = Disk()
+    disk.errors.extend(full_disk() for _ in range(1_000))
+    with capture_logs() as logged:
+        async with writing(disk) as writer:
+            writer.put((birth(),))
+            await writer.wait_saved()
+            writer.put((birth(),))
+            writer.put(life())
+            begun = trio.current_time()
+        assert CLOSING_S <= trio.current_time() - begun < 2 * CLOSING_S
+    assert disk.batches == []
+    assert logged[-1]["changes"] == 6
+    assert "the disk is full" in logged[-1]["error"]
+
+
+async def test_a_disk_that_works_again_while_the_store_closes_loses_nothing(autojump_clock: MockClock) -> None:
+    """The last attempts count."""
+    disk = Disk()
+    disk.errors.extend(full_disk() for _ in range(5))
+    async with writing(disk) as writer:
+        writer.put((birth(),))
+        await writer.wait_saved()
+    assert len(disk.changes) == 1
+
+
+async def test_an_error_that_is_no_error_of_sqlite_is_not_hidden() -> None:
+    """A defect of the program comes out, and nobody waits for ever."""
+
+    def fail(_batch: Batch) -> Refusals:
+        raise ZeroDivisionError
+
+    writer = GroupWriter(fail, lambda _batch, _refusals: None, trio.CapacityLimiter(1), "tasks.db")
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            writer.put((birth(),))
+            await writer.wait_saved()
+            await writer.close()

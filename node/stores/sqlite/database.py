@@ -89,14 +89,14 @@ LINK_DEPENDENCIES = (
 DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id = ? AND uuid IN (SELECT uuid FROM tasks)"
 
 _COLUMNS = ", ".join(READ_COLUMNS)
-_ROWS = (
+ALL_ROWS = (
     "tasks JOIN task_status ON task_status.task_id = tasks.id LEFT JOIN task_results ON task_results.task_id = tasks.id"
 )
 LOAD_PAGE = (
-    f"SELECT id, {_COLUMNS} FROM {_ROWS}"  # noqa: S608 - made of constants, as the next ones
+    f"SELECT id, {_COLUMNS} FROM {ALL_ROWS}"  # noqa: S608 - made of constants, as the next ones
     " WHERE (created_ms, id) > (?, ?) ORDER BY created_ms, id LIMIT ?"
 )
-READ_RECORD = f"SELECT {_COLUMNS} FROM {_ROWS} WHERE uuid = ?"  # noqa: S608
+READ_RECORD = f"SELECT {_COLUMNS} FROM {ALL_ROWS} WHERE uuid = ?"  # noqa: S608
 READ_FACTS = (
     "SELECT seq, fact, at_ms, attempt, body FROM events"
     " WHERE task_id = (SELECT id FROM tasks WHERE uuid = ?) AND seq > ? ORDER BY seq LIMIT ?"

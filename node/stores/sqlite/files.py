@@ -7,6 +7,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
+# "peer" in ASCII, in the header of every file: what `file` and other programs tell our databases by.
+APPLICATION_ID: Final = 0x70656572
+HEADER_BYTES: Final = 100
+_VERSION_AT: Final = slice(60, 64)
 _OWNER_ONLY: Final = 0o600
 # SQLite names them so; the database is not whole without the first.
 COMPANIONS: Final = ("-wal", "-shm")
@@ -32,6 +36,12 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def version_of(path: Path) -> int:
+    """Return the `user_version` in the header of a database; 0 when there is none."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(HEADER_BYTES)[_VERSION_AT], "big")
 
 
 def free_name(path: Path) -> Path:

@@ -1,9 +1,9 @@
 """Whether a file can be trusted, and what becomes of one that cannot.
 
-A damaged database is set aside under another name, with its WAL, and the node begins with an empty one: it serves what
-it can, and nothing of the damaged file is lost or written to. That is done only when two things are certain: the first
-bytes of the file say that it is a database of peertask, and SQLite says that its content is damaged. A disk that does
-not read, a lock, a file of another program, or a name that cannot be changed is an error instead.
+A damaged database is set aside under another name, with its WAL, and the node goes on with a new one that has all that
+can be read: it serves what it can, and the damaged file is not written to. That is done only when two things are
+certain: the first bytes of the file say that it is a database of peertask, and SQLite says that its content is damaged.
+A disk that does not read, a lock, a file of another program, or a name that cannot be changed is an error instead.
 """
 
 from __future__ import annotations
@@ -15,24 +15,33 @@ from typing import Final
 import structlog
 
 from node.stores.sqlite.errors import family_of, refuse
-from node.stores.sqlite.files import companion, set_aside, size_of
+from node.stores.sqlite.files import (
+    APPLICATION_ID,
+    HEADER_BYTES,
+    companion,
+    create_private,
+    free_name,
+    set_aside,
+    size_of,
+    version_of,
+)
+from node.stores.sqlite.migrations import check_version
+from node.stores.sqlite.salvage import salvage
+from protocol import PeertaskError
 
-# "peer" in ASCII, in the header of every file: what `file` and other programs tell our databases by.
-APPLICATION_ID: Final = 0x70656572
 _MAGIC: Final = b"SQLite format 3\x00"
-_HEADER_BYTES: Final = 100
 _APPLICATION_ID_AT: Final = slice(68, 72)
 
 _WAY_BACK: Final = (
-    "Nothing in it was changed: to get back what can be read, run sqlite3 {aside} .recover | sqlite3 recovered.db, stop"
-    " the node, and put recovered.db in the place of {path}"
+    "If you have a better copy, stop the node and put it in the place of {path}; nothing in {aside} was changed, and it"
+    " can be deleted when nothing is missing"
 )
 
 log = structlog.get_logger(__name__)
 
 
 def check_header(path: Path) -> None:
-    """Refuse a file that is not a database of peertask; an empty one may become one.
+    """Refuse a file that is not a database of peertask, or is newer than this program; an empty one may become one.
 
     Raises:
         PeertaskError: code STORE_FAILED; says what the file is instead.
@@ -41,8 +50,8 @@ def check_header(path: Path) -> None:
     if not size_of(path):
         return
     with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        header = file.read(HEADER_BYTES)
+    if not header.startswith(_MAGIC) or len(header) < HEADER_BYTES:
         raise refuse(
             f"the SQLite store {path} cannot be opened: it is not an SQLite database, or its beginning is lost",
             "Name another file, or move this one away: it is left as it is",
@@ -52,6 +61,7 @@ def check_header(path: Path) -> None:
             f"the SQLite store {path} cannot be opened: it is the database of another program",
             "Name another file: this one is left as it is",
         )
+    check_version(version_of(path), str(path))
 
 
 def damage(connection: sqlite3.Connection) -> str | None:
@@ -79,11 +89,8 @@ def is_orphaned(path: Path) -> bool:
     return not size_of(path) and size_of(companion(path, "-wal")) > 0
 
 
-def make_way(path: Path, reason: str) -> Path:
-    """Set a damaged database aside, and say so in the log.
-
-    Returns:
-        Its new path.
+def replace_damaged(path: Path, reason: str) -> None:
+    """Set a damaged database aside, put what can be read of it in its place, and say so in the log.
 
     Raises:
         PeertaskError: code STORE_FAILED, when it cannot be set aside; it stays where it is.
@@ -96,10 +103,24 @@ def make_way(path: Path, reason: str) -> Path:
             "Move it, and the files whose names begin with its own, to another folder, and start the node again",
         ) from error
     log.error(
-        "the store was damaged and is set aside; the node begins with an empty one",
+        "the store was damaged and is set aside; the node goes on with what could be read of it",
         store=str(path),
         reason=reason,
         set_aside=str(aside),
+        tasks=_salvaged(aside, path),
         remedy=_WAY_BACK.format(path=path, aside=aside),
     )
-    return aside
+
+
+def _salvaged(aside: Path, path: Path) -> int:
+    """Return how many tasks were brought over; the new database takes its place when it is complete, or not at all."""
+    unfinished = free_name(path.with_name(f"{path.name}.salvaged"))
+    try:
+        create_private(unfinished)
+        tasks = salvage(aside, unfinished)
+        unfinished.replace(path)
+    except (sqlite3.Error, PeertaskError, OSError) as error:
+        log.warning("nothing could be read of the damaged store", store=str(aside), reason=str(error))
+        unfinished.unlink(missing_ok=True)
+        return 0
+    return tasks

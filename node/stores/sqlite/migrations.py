@@ -93,13 +93,23 @@ def missing_migrations(
         PeertaskError: code STORE_FAILED, when it has had more than there are.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
+    check_version(version, place, len(migrations))
+    return tuple(migrations[version:])
+
+
+def check_version(version: int, place: str, newest: int | None = None) -> None:
+    """Refuse a version that this program does not know; by default what it knows are its own migrations.
+
+    Raises:
+        PeertaskError: code STORE_FAILED.
+    """
+    newest = len(known_migrations()) if newest is None else newest
+    if version > newest:
         raise refuse(
             f"the SQLite store {place} has version {version}, and this version of peertask knows no newer one than"
-            f" {len(migrations)}",
+            f" {newest}",
             "Use the version of peertask that wrote it, or go back to the backup that it made beside the file",
         )
-    return tuple(migrations[version:])
 
 
 def migrate(connection: sqlite3.Connection, place: str, migrations: Sequence[Migration] | None = None) -> Path | None:

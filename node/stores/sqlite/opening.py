@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from node.stores.sqlite.errors import explained, refuse
-from node.stores.sqlite.files import create_private
-from node.stores.sqlite.integrity import APPLICATION_ID, check_header, damage, is_damage, is_orphaned, make_way
+from node.stores.sqlite.files import APPLICATION_ID, create_private
+from node.stores.sqlite.integrity import check_header, damage, is_damage, is_orphaned, replace_damaged
 from node.stores.sqlite.migrations import migrate
 
 Synchronous = Literal["normal", "full"]
@@ -60,12 +60,12 @@ def open_connection(path: Path, synchronous: Synchronous = "normal") -> sqlite3.
 
 def _open_checked(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     if is_orphaned(path):
-        make_way(path, "its WAL is there, and its own content is gone")
+        replace_damaged(path, "its WAL is there, and its own content is gone")
     check_header(path)
     try:
         return _open_ready(path, synchronous)
     except _DamagedError as error:
-        make_way(path, str(error))
+        replace_damaged(path, str(error))
     return _open_ready(path, synchronous)
 
 

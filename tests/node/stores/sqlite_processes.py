@@ -17,7 +17,7 @@ from tests.node.stores.lives import birth, claim, completion, continued
 
 # Enough that several changes go into one commit, and few enough that commits follow each other quickly.
 TASKS_AT_ONCE = 16
-# The order in which a process claims tasks is its own, but all work at the same part of them, so that they meet.
+# All begin with a part at the same time, each in its own order, so that they meet at every task.
 CLAIMED_AT_ONCE = 25
 
 
@@ -77,11 +77,11 @@ async def _claim_all(path: Path, told: Connection, seed: int) -> None:
     chance = random.Random(seed)
     records = [record async for record in store.load()]
     async with store.running(claims.committed):
-        told.send("ready")
-        told.recv()
         for start in range(0, len(records), CLAIMED_AT_ONCE):
             part = records[start : start + CLAIMED_AT_ONCE]
             chance.shuffle(part)
+            told.send("ready")
+            told.recv()
             for record in part:
                 claims.append(store, record)
             for change in await claims.settled():

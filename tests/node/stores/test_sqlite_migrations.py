@@ -107,6 +107,7 @@ def test_a_database_that_is_newer_than_the_program_is_refused_in_words(tmp_path:
     path = tmp_path / "tasks.db"
     with closing(open_connection(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
     for act in (open_connection, planned_migrations):
         with pytest.raises(PeertaskError, match="has version 99, and this version of peertask knows") as refused:

@@ -139,7 +139,7 @@ async def test_a_truncated_file_is_set_aside_too(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size - 4 * PAGE + 100)
     store = SqliteStore(path)
     with capture_logs() as logged:
-        assert 0 < len(await records_of(store)) < TASKS
+        assert len(await records_of(store)) > TASKS // 2
     assert (tmp_path / "tasks.db.damaged").exists()
     assert [entry["log_level"] for entry in logged] == ["error"]
 

@@ -1,30 +1,30 @@
 -- Times: *_at is UTC text for people and other programs, *_ms is milliseconds since the epoch and loses nothing.
 
+-- Who may be asked to do tasks; one that a task names is added with an empty definition.
 CREATE TABLE personas (
-    id TEXT PRIMARY KEY NOT NULL,
-    name TEXT NOT NULL,
-    definition TEXT NOT NULL,
+    id TEXT PRIMARY KEY NOT NULL,         -- as tasks name it; * for those that name none
+    name TEXT NOT NULL,                   -- for people
+    definition TEXT NOT NULL,             -- what it does, in words
     created_at TEXT NOT NULL DEFAULT (datetime('now'))
 );
 
--- The persona of tasks that name none.
 INSERT INTO personas (id, name, definition) VALUES ('*', 'anyone', 'Takes tasks that name no persona.');
 
 -- What is asked; a row never changes.
 CREATE TABLE tasks (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- of this file only
     uuid TEXT NOT NULL UNIQUE,            -- the id of the task everywhere else
     title TEXT NOT NULL,                  -- "title" of the metadata, else the beginning of the prompt
     description TEXT NOT NULL,            -- the prompt
-    persona_id TEXT NOT NULL REFERENCES personas (id),
+    persona_id TEXT NOT NULL REFERENCES personas (id), -- who should do it
     created_by TEXT,                      -- the peer that asked
     created_at TEXT NOT NULL DEFAULT (datetime('now')),
     created_ms INTEGER NOT NULL,          -- when this node first heard of the task
-    kind TEXT NOT NULL,
-    project TEXT NOT NULL,
+    kind TEXT NOT NULL,                   -- which executor carries it out
+    project TEXT NOT NULL,                -- groups tasks for people
     timestamp_ms INTEGER NOT NULL,        -- when the task was made
     target TEXT,                          -- the peer that was asked to do it
-    deadline_ms INTEGER,
+    deadline_ms INTEGER,                  -- when the requester stops caring; NULL for never
     extra TEXT                            -- JSON: all other fields of the task that have not their defaults
 );
 
@@ -53,7 +53,7 @@ CREATE INDEX task_status_finished ON task_status (finished_ms, task_id) WHERE fi
 CREATE TABLE task_results (
     task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
     result TEXT,                          -- NULL when it failed or was cancelled
-    duration_ms INTEGER,
+    duration_ms INTEGER,                  -- NULL when it failed or was cancelled
     artifacts TEXT,                       -- JSON, when the result has some
     failure TEXT                          -- JSON: code, message, retryable, maybe_ran
 );
@@ -69,8 +69,8 @@ CREATE INDEX task_dependencies_of ON task_dependencies (depends_on);
 
 -- A task may name one that this node has not heard of; it moves to task_dependencies when that comes.
 CREATE TABLE awaited_dependencies (
-    uuid TEXT NOT NULL,
-    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    uuid TEXT NOT NULL,                   -- of the task that has not come
+    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE, -- of the one that waits for it
     PRIMARY KEY (uuid, task_id)
 ) WITHOUT ROWID;
 
@@ -84,9 +84,10 @@ BEGIN
     DELETE FROM awaited_dependencies WHERE uuid = NEW.uuid;
 END;
 
+-- The workers that have registered.
 CREATE TABLE agents (
     id TEXT PRIMARY KEY NOT NULL,
-    persona_id TEXT NOT NULL REFERENCES personas (id),
+    persona_id TEXT NOT NULL REFERENCES personas (id), -- whose tasks it takes
     registered_at TEXT NOT NULL DEFAULT (datetime('now')),
     last_heartbeat TEXT NOT NULL DEFAULT (datetime('now')),
     status TEXT NOT NULL DEFAULT 'active'

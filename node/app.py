@@ -25,13 +25,14 @@ from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.p2p import PeerGateway
 from node.interfaces import Change, Executor, Lagged, PeerInfo, Store, TaskFilter
-from node.manager import Capacity, TaskManager, outcome
+from node.manager import TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
-from node.stores.memory import MemoryStore
+from node.retention import Capacity
+from node.storage import Storage, storage_of
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent
 from protocol import (
     ErrorCode,
@@ -81,8 +82,14 @@ class Node(NodeControl):
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
         )
         self.peer_id = self._network.peer_id
+        storage = Storage(store) if store is not None else storage_of(config)
         self.manager = TaskManager(
-            store or MemoryStore(), self._clock, self.feed, own_id=self.peer_id, capacity=_capacity_of(config)
+            storage.store,
+            self._clock,
+            self.feed,
+            own_id=self.peer_id,
+            capacity=_capacity_of(config),
+            checkpoints=storage.checkpoints,
         )
         self._remote = RemoteDelegate(self._network)
         self._gateway = PeerGateway(
@@ -394,7 +401,7 @@ async def open_node(
     Args:
         config: its settings; by default it listens on loopback and keeps its tasks in memory.
         executors: what it can do besides ``mock`` and ``echo``.
-        store: where it keeps its tasks; in memory by default. What is in it is gone on with.
+        store: where it keeps its tasks, instead of the store that the settings name. What is in it is gone on with.
         control: whether it answers programs of this machine over a socket in its data folder, when it has one; only one
             node at a time can.
 

@@ -128,8 +128,12 @@ class _Settings(BaseModel):
     allow: PeersByKind = Field(default_factory=dict)
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""
-    store: Literal["memory"] = "memory"
-    """Where tasks are kept. `memory` forgets them when the process ends."""
+    store: Literal["memory", "sqlite", "files"] = "memory"
+    """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder, `files`
+    a file for each task, which people can read. `peertask node` takes `sqlite` unless it is told otherwise."""
+    synchronous: Literal["normal", "full"] = "normal"
+    """What the `sqlite` store waits for: with `normal` what it has saved survives the death of the process, with `full`
+    also the loss of power, and each commit waits for the disk."""
     lease_ms: IntervalMs = LEASE_MS
     """How long a worker may be silent about a task before the task is taken from it, in milliseconds."""
     heartbeat_ms: IntervalMs = HEARTBEAT_MS
@@ -172,6 +176,8 @@ class _Settings(BaseModel):
                     f"{name} is {interval}, but must be at least {MIN_SILENT_HEARTBEATS} times heartbeat_ms, "
                     f"{self.heartbeat_ms}"
                 )
+        if self.store in {"sqlite", "files"} and self.data is None:
+            raise ValueError(f"store is {self.store}, but there is no data folder to keep tasks in; set data")
         if self.http is not None and self.data is None:
             raise ValueError(f"http is {self.http}, but there is no data folder to keep the token in; set data")
         return self

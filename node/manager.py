@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, overload
 
 import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
-from node.config import MAX_QUEUED, RETENTION_BYTES, RETENTION_HOURS, RETENTION_RECORDS
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.coordination.restoring import restored_history
 from node.feed import Feed, Subscription
+from node.history import replay, retell
 from node.interfaces import Change, Clock, Lagged, Store, TaskFilter, TaskService
+from node.retention import Capacity, FinishedTasks
 from protocol import (
     Cancelled,
     CancelRequested,
-    Completed,
     ErrorCode,
-    Fact,
-    Failed,
     InvalidTask,
     PeerId,
     PeertaskError,
@@ -49,23 +46,6 @@ from protocol import (
 
 # The project of a reference ``task-{project}-{uuid}``, under the name that programs with checkpoints know.
 _extract_project_id = extract_project_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """How much a manager keeps.
-
-    Attributes:
-        open_tasks: tasks that have not ended; above, `submit` says BUSY.
-        finished_records: finished tasks; above, the oldest are forgotten.
-        finished_bytes: prompts and results of finished tasks; above, the oldest are forgotten.
-        finished_ms: how long a finished task is kept, in milliseconds.
-    """
-
-    open_tasks: int = MAX_QUEUED
-    finished_records: int = RETENTION_RECORDS
-    finished_bytes: int = RETENTION_BYTES
-    finished_ms: int = round(RETENTION_HOURS * 3_600_000)
 
 
 class TaskManager(CheckpointedTasks, TaskService):
@@ -98,8 +78,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._capacity = capacity or Capacity()
         self._records: dict[TaskId, TaskRecord] = {}
         self._unsaved: dict[TaskId, TaskRecord] = {}
-        self._finished: deque[TaskId] = deque()
-        self._finished_bytes = 0
+        self._finished = FinishedTasks(self._capacity)
         self._usage: dict[PeerId, Usage] = {}
         self._open = 0
         self._room = trio.lowlevel.ParkingLot()
@@ -129,7 +108,8 @@ class TaskManager(CheckpointedTasks, TaskService):
             if not record.terminal:
                 self._count_open(record)
         for record in sorted(finished, key=lambda record: record.updated_at):
-            self._keep_finished(record)
+            self._finished.add(record)
+        self._forget(self._finished.surplus())
 
     @property
     def draining(self) -> bool:
@@ -168,7 +148,7 @@ class TaskManager(CheckpointedTasks, TaskService):
             return _same(known, record.task, record.requester)
         if not record.terminal:
             self._check_admission(record.task)
-        return self._take_in(_retell(restored_history(*checkpoint, self._own_id, self._clock.now())))
+        return self._take_in(retell(restored_history(*checkpoint, self._own_id, self._clock.now())))
 
     async def history(self, task_id: TaskId) -> Checkpoint:
         """Return the record of a task as it is saved, and its facts, when the store has kept them all; else none.
@@ -268,15 +248,8 @@ class TaskManager(CheckpointedTasks, TaskService):
                     return
 
     async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:
-        """Return the kept changes up to `record`; the last one is always among them, what is missing is named."""
         async with aclosing(self._store.facts(record.id)) as kept:
-            facts = [fact async for fact in kept]
-        changes = [change for change in _retell(facts) if after_seq < change.record.seq <= record.seq]
-        if not changes and record.seq > after_seq and (closing := _closing_fact(record)) is not None:
-            changes = [Change(record, closing)]
-        first = changes[0].record.seq if changes else record.seq + 1
-        gap = first - after_seq - 1
-        return [Lagged(gap), *changes] if gap > 0 else [*changes]
+            return replay(record, [fact async for fact in kept], after_seq)
 
     # --- what programs ask -------------------------------------------------------------------------------------------
 
@@ -393,9 +366,7 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def sweep(self) -> None:
         """Forget the finished tasks that are older than they are kept."""
-        oldest = self._clock.now() - self._capacity.finished_ms
-        while self._finished and self._records[self._finished[0]].updated_at < oldest:
-            self._forget_oldest()
+        self._forget(self._finished.expired(self._clock.now()))
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -453,7 +424,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._count_ended(record)
         if self._room:  # to unpark nobody costs as much as the rest of this
             self._room.unpark()
-        self._keep_finished(record)
+        self._finished.add(record)
+        self._forget(self._finished.surplus())
 
     def _count_ended(self, record: TaskRecord) -> None:
         self._open -= 1
@@ -463,19 +435,10 @@ class TaskManager(CheckpointedTasks, TaskService):
         if not usage.tasks:
             del self._usage[record.requester]
 
-    def _keep_finished(self, record: TaskRecord) -> None:
-        self._finished.append(record.id)
-        self._finished_bytes += _record_size(record)
-        while (
-            len(self._finished) > self._capacity.finished_records
-            or self._finished_bytes > self._capacity.finished_bytes
-        ):
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        task_id = self._finished.popleft()
-        self._finished_bytes -= _record_size(self._records.pop(task_id))
-        self._store.forget((task_id,))
+    def _forget(self, task_ids: Iterable[TaskId]) -> None:
+        for task_id in task_ids:
+            del self._records[task_id]
+            self._store.forget((task_id,))
 
     def _count_open(self, record: TaskRecord) -> None:
         self._open += 1
@@ -515,13 +478,6 @@ def outcome(record: TaskRecord) -> TaskResult:
     raise PeertaskError(f"task {record.id} has not ended: it is {record.status}", code=ErrorCode.ILLEGAL_TRANSITION)
 
 
-def _record_size(record: TaskRecord) -> int:
-    result = record.result
-    if result is None:
-        return task_size(record.task)
-    return task_size(record.task) + len(result.result) + sum(len(part.content) for part in result.artifacts)
-
-
 def _not_found(task_id: TaskId) -> TaskNotFound:
     return TaskNotFound(
         f"this node has no task {task_id}",
@@ -537,25 +493,3 @@ def _same(known: TaskRecord, task: Task, requester: PeerId) -> TaskRecord:
             remedy="Draw a fresh UUID for each task, and repeat a task only unchanged",
         )
     return known
-
-
-def _retell(facts: Iterable[Fact]) -> list[Change]:
-    """Return the changes that facts from the first on have made; empty when the first is not there."""
-    changes: list[Change] = []
-    for fact in facts:
-        if isinstance(fact, Submitted):
-            changes.append(Change(begin(fact), fact))
-        elif changes:
-            changes.append(Change(advance(changes[-1].record, fact), fact))
-    return changes
-
-
-def _closing_fact(record: TaskRecord) -> Fact | None:
-    """Return the last fact of a task that has ended, which its record tells."""
-    if record.result is not None:
-        return Completed(record.id, record.updated_at, record.attempt, record.result)
-    if record.status is TaskStatus.CANCELLED:
-        return Cancelled(record.id, record.updated_at)
-    if record.failure is not None:
-        return Failed(record.id, record.updated_at, record.attempt, record.failure)
-    return None

@@ -50,7 +50,8 @@ def serve_node(call: Invocation, settings: Mapping[str, Any], *, temporary: bool
         PeertaskError: code INVALID_CONFIG; also when another node runs in the data folder.
     """
     with _data_folder(call, temporary=temporary) as placed:
-        config = load_settings(placed, defaults=_log_format(placed), **_overrides(settings))
+        defaults = {"store": "sqlite", **_log_format(placed)}
+        config = load_settings(placed, defaults=defaults, **_overrides(settings))
         with occupied(folder_of(config)):
             pass  # another node that has the folder is told of now; the node itself occupies it for good
         importlib.import_module("node.app")  # seconds, in which a signal shall still end the program in no time

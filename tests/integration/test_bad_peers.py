@@ -73,9 +73,12 @@ def task_of(peer: BadPeer, prompt: str = "x", **fields: object) -> Task:
 
 
 async def answers(stream: RawStream, count: int) -> list[Frame]:
-    """The next frames."""
-    frames = [await stream.hear() for _ in range(count)]
-    return [frame for frame in frames if frame is not None]
+    """The next frames that are not heartbeats."""
+    frames: list[Frame] = []
+    while len(frames) < count and (frame := await stream.hear()) is not None:
+        if not isinstance(frame, Heartbeat):
+            frames.append(frame)
+    return frames
 
 
 # --- Not the protocol ------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.p2p import PeerGateway
 from node.interfaces import Executor, Store
-from node.manager import Capacity, TaskManager
+from node.manager import TaskManager
+from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.telemetry import default_to_stdlib_logging
 from node.testing import MemoryHub, MemoryNetwork, TrioClock

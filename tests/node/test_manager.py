@@ -13,7 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from node.coordination.quotas import Usage
 from node.feed import WATCH_BUFFER_CHANGES, Feed
 from node.interfaces import Change, Lagged, Store, TaskFilter
-from node.manager import Capacity, TaskManager, outcome
+from node.manager import TaskManager, outcome
+from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.testing import START_MS, FakeClock, HeldStore, check_store, make_task
 from protocol import (

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.manager import Capacity
 from node.mapping import MappedTask, map_prompts
+from node.retention import Capacity
 from node.testing import Delay, Hang, Raise, ScriptedExecutor, open_memory_hub
 from protocol import ErrorCode, InvalidTask, TaskId, TaskRejected, TaskStatus
 from tests.node.memory_node import MemoryNode

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.executors.remote import MAX_OWED_CANCELS, RemoteDelegate
 from node.interfaces import Change, Delegation, Outcome, Output
-from node.manager import Capacity
+from node.retention import Capacity
 from node.testing import (
     Delay,
     FakeExecution,

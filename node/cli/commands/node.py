@@ -41,7 +41,11 @@ from node.cli.options import Invocation, node_options
     metavar="[KIND=]PEER",
     help="A peer that may use the closed kinds, or one of them; mock and echo are open to all.",
 )
-@click.option("--store", type=click.Choice(["memory"]), help="Where tasks are kept. [default: memory]")
+@click.option(
+    "--store",
+    type=click.Choice(["sqlite", "files", "memory"]),
+    help="Where tasks are kept. [default: sqlite, in the data folder]",
+)
 @click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")
 @click.option("--temporary", is_flag=True, help="Make the data folder, and remove it at the end.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends: for programs that start nodes.")

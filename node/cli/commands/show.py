@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=DocumentedCommand,
-    json_output="The [TaskView](http.md#taskview).",
+    json_output=(
+        "The [TaskView](http.md#taskview); with `--events` one [EventView](http.md#eventview) for each fact that is "
+        "kept, or a [LaggedView](http.md#laggedview) where facts are missing."
+    ),
     examples=[
         ("peertask show 3f2b6c1e-…", ""),
+        ("peertask show 3f2b6c1e-… --events", "what has happened to it"),
         ("peertask show 3f2b6c1e-… --json | jq .result.result", ""),
     ],
 )
 @click.argument("task")
+@click.option("--events", is_flag=True, help="Show what has happened to it so far instead: a line for each fact.")
 @client_options
-def command(call: Invocation, *, task: str) -> ExitCode:
+def command(call: Invocation, *, task: str, events: bool) -> ExitCode:
     """Show a task that the node of the data folder knows, and what has come of it so far."""
     from node.cli.local import ask_local_node
     from protocol import parse_task_id
@@ -36,10 +41,24 @@ def command(call: Invocation, *, task: str) -> ExitCode:
 
     async def question(client: ControlClient) -> ExitCode:
         found = await client.get(task_id)
+        if events:
+            await _tell_events(client, found, as_json=call.as_json)
+            return ExitCode.OK
         click.echo(found.model_dump_json() if call.as_json else "\n".join(_lines(found)))
         return ExitCode.OK
 
     return ask_local_node(call, question)
+
+
+async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:
+    from node.cli.events import tell_event
+    from node.gateways.http.response_models import EventView
+
+    async with client.watch(task.id) as items:
+        async for item in items:
+            tell_event(item, as_json=as_json)
+            if isinstance(item, EventView) and item.seq >= task.seq:
+                return
 
 
 def _lines(task: TaskView) -> Iterator[str]:

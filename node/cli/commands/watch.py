@@ -11,8 +11,8 @@ from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
-    from node.gateways.http.client import ControlClient, WatchItem
-    from node.gateways.http.response_models import EventView, TaskView
+    from node.gateways.http.client import ControlClient
+    from node.gateways.http.response_models import TaskView
     from protocol import TaskId
 
 
@@ -58,16 +58,20 @@ def command(call: Invocation, *, task: str | None, after: int) -> ExitCode:
 
 
 async def _watch_all(client: ControlClient, *, as_json: bool) -> ExitCode:
+    from node.cli.events import tell_event
+
     async with client.watch_all() as items:
         async for item in items:
-            _tell(item, as_json=as_json)
+            tell_event(item, as_json=as_json)
     return ExitCode.OK
 
 
 async def _watch_one(client: ControlClient, task_id: TaskId, after: int, *, as_json: bool) -> ExitCode:
+    from node.cli.events import tell_event
+
     async with client.watch(task_id, after) as items:
         async for item in items:
-            _tell(item, as_json=as_json)
+            tell_event(item, as_json=as_json)
     return _exit_code(await client.finish(task_id))
 
 
@@ -75,28 +79,3 @@ def _exit_code(task: TaskView) -> ExitCode:
     from node.cli.exit_codes import exit_code_of
 
     return exit_code_of(task.failure.code) if task.failure is not None else ExitCode.OK
-
-
-def _tell(item: WatchItem, *, as_json: bool) -> None:
-    from node.gateways.http.response_models import EventView, LaggedView
-
-    if isinstance(item, EventView):
-        click.echo(item.model_dump_json() if as_json else _line(item))
-    elif isinstance(item, LaggedView):
-        missed = f"… {item.missed or 'some'} facts are not kept or were missed"
-        click.echo(item.model_dump_json() if as_json else missed, err=not as_json)
-
-
-def _line(event: EventView) -> str:
-    from node.cli.terminal import short_peer
-
-    parts = [event.at_iso, event.task_id, f"{event.seq:>3}", f"{event.fact:<15}", f"{event.status.value:<10}"]
-    if event.holder is not None:
-        parts.append(f"by {short_peer(event.holder)}")
-    if event.progress:
-        parts.append(f"{event.progress:.0%}")
-    if event.code is not None:
-        parts.append(event.code.value)
-    if event.message:
-        parts.append(event.message)
-    return "  ".join(parts)

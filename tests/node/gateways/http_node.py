@@ -21,7 +21,8 @@ from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.http.openapi import openapi_document
 from node.gateways.http.server import serve
 from node.interfaces import PeerInfo
-from node.manager import Capacity, TaskManager
+from node.manager import TaskManager
+from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.testing.clocks import FakeClock
 from protocol import (

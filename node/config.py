@@ -129,8 +129,8 @@ class _Settings(BaseModel):
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""
     store: Literal["memory", "sqlite", "files"] = "memory"
-    """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder, `files`
-    a file for each task, which people can read. `peertask node` takes `sqlite` unless it is told otherwise."""
+    """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder;
+    `files` is one for each task, which people can read. `peertask node` takes `sqlite` unless it is told otherwise."""
     synchronous: Literal["normal", "full"] = "normal"
     """What the `sqlite` store waits for: with `normal` what it has saved survives the death of the process, with `full`
     also the loss of power, and each commit waits for the disk."""

@@ -168,10 +168,10 @@ class Dispatcher:
         for record in self._manager.list_tasks():
             if record.terminal or record.id in self._attempts:
                 continue
-            if record.status is not TaskStatus.PENDING:
-                fact = after_restart(record, self._own_id, self._clock.now())
-                record = self._manager.apply(fact)  # noqa: PLW2901
-            self._backlog.update(record)
+            if record.status is TaskStatus.PENDING:
+                self._backlog.update(record)
+            else:  # it waits again when that is saved, as the feed will tell
+                self._manager.apply(after_restart(record, self._own_id, self._clock.now()))
 
     def _observe(self, change: Change) -> None:
         record, fact = change

@@ -22,10 +22,12 @@ class Storage:
     Attributes:
         store: what is saved by itself.
         checkpoints: what programs save by name; None without a data folder.
+        place: where the store is, for people; empty when it is not kept beyond this process.
     """
 
     store: Store
     checkpoints: CheckpointFolder | None = None
+    place: str = ""
 
 
 def storage_of(config: NodeConfig) -> Storage:
@@ -34,7 +36,7 @@ def storage_of(config: NodeConfig) -> Storage:
         case "files", Path() as folder:
             return _in_files(folder)
         case "sqlite", Path() as folder:
-            return Storage(_in_sqlite(config, folder), _checkpoints(folder))
+            return Storage(_in_sqlite(config, folder), _checkpoints(folder), str(folder / SQLITE_FILE))
         case _, folder:
             return Storage(MemoryStore(), _checkpoints(folder) if folder else None)
 
@@ -46,10 +48,10 @@ def _checkpoints(folder: Path) -> CheckpointFolder:
 
 
 def _in_files(folder: Path) -> Storage:
-    from node.stores.files import FilesStore  # noqa: PLC0415 - see above
+    from node.stores.files import TASKS_FOLDER, FilesStore  # noqa: PLC0415 - see above
 
     store = FilesStore(folder)
-    return Storage(store, store.checkpoints)
+    return Storage(store, store.checkpoints, str(folder / TASKS_FOLDER))
 
 
 def _in_sqlite(config: NodeConfig, folder: Path) -> Store:

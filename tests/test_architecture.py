@@ -28,6 +28,7 @@ LAYER_OF = {
     "background": FOUNDATION,
     "checkpoints": FOUNDATION,
     "history": FOUNDATION,
+    "archive": DISPATCHER,
     "retention": FOUNDATION,
     "dispatcher": DISPATCHER,
     "storage": DISPATCHER,

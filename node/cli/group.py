@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "watch": "Watch what happens to tasks.",
     "cancel": "Stop tasks.",
     "peers": "List the peers of a node, connect and disconnect them.",
+    "store": "Look after the tasks that a node keeps: check, move, tidy.",
     "id": "Print the peer id of a data folder.",
     "bench": "Measure peertask on this machine.",
     "completion": "Print what a shell needs to complete commands.",

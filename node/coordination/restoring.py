@@ -32,12 +32,13 @@ def restored_history(record: TaskRecord, facts: Sequence[Fact], own_id: PeerId, 
     released, because nobody is doing it any more. Otherwise the shortest history with the same outcome is told.
     """
     if len(facts) != record.seq:
-        return _shortest(record)
+        return shortest_history(record)
     under_way = not record.terminal and record.status is not TaskStatus.PENDING
     return [*facts, after_restart(record, own_id, now)] if under_way else [*facts]
 
 
-def _shortest(record: TaskRecord) -> list[Fact]:
+def shortest_history(record: TaskRecord) -> list[Fact]:
+    """Return the fewest facts that lead to the outcome of a task; one that has not ended waits after them."""
     submitted = Submitted(record.task, record.created_at, record.requester, record.target, record.deadline)
     ended = record.updated_at
     if record.result is not None:

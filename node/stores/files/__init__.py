@@ -5,7 +5,7 @@ them, and `checkpoints` lets a manager save and load single ones.
 """
 
 from node.stores.files.checkpoints import FileCheckpoints
-from node.stores.files.folder import TaskFolder
+from node.stores.files.folder import TASKS_FOLDER, TaskFolder
 from node.stores.files.store import FilesStore
 
-__all__ = ["FileCheckpoints", "FilesStore", "TaskFolder"]
+__all__ = ["TASKS_FOLDER", "FileCheckpoints", "FilesStore", "TaskFolder"]

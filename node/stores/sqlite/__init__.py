@@ -8,8 +8,17 @@
 - `migrations`, `schema/`: numbered SQL files.
 """
 
+from node.stores.sqlite.integrity import find_faults
 from node.stores.sqlite.migrations import Migration, planned_migrations
-from node.stores.sqlite.opening import Synchronous
+from node.stores.sqlite.opening import Synchronous, compact, open_connection
 from node.stores.sqlite.store import SqliteStore
 
-__all__ = ["Migration", "SqliteStore", "Synchronous", "planned_migrations"]
+__all__ = [
+    "Migration",
+    "SqliteStore",
+    "Synchronous",
+    "compact",
+    "find_faults",
+    "open_connection",
+    "planned_migrations",
+]

@@ -9,12 +9,13 @@ A disk that does not read, a lock, a file of another program, or a name that can
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from node.stores.sqlite.errors import family_of, refuse
+from node.stores.sqlite.errors import explained, family_of, refuse
 from node.stores.sqlite.files import (
     APPLICATION_ID,
     HEADER_BYTES,
@@ -77,6 +78,22 @@ def damage(connection: sqlite3.Connection) -> str | None:
             raise
         return str(error)
     return None if answer == "ok" else str(answer).replace("\n", " ")
+
+
+def find_faults(path: Path) -> list[str]:
+    """Look through every page, index and reference of a file without changing it, and return what is wrong, in words.
+
+    Raises:
+        PeertaskError: code STORE_FAILED, when it is not a database of peertask, or cannot be read.
+    """
+    check_header(path)
+    with (
+        explained(str(path), "checked"),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        references = connection.execute("PRAGMA foreign_key_check").fetchall()
+    return faults + [f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is not there" for row in references]
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -131,3 +131,14 @@ def set_up(connection: sqlite3.Connection, place: str, synchronous: Synchronous)
 def _apply_pragmas(connection: sqlite3.Connection, pragmas: Iterable[tuple[str, object]]) -> None:
     for name, value in pragmas:
         connection.execute(f"PRAGMA {name} = {value}")
+
+
+def compact(path: Path) -> None:
+    """Give back the room of what was forgotten to the disk; blocks, needs as much room as the file, and no other user.
+
+    Raises:
+        PeertaskError: code STORE_FAILED; says why not.
+    """
+    with explained(str(path), "compacted"), closing(open_connection(path)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -44,7 +44,10 @@ def _placeholder(column: str) -> str:
 
 def _insert_into(table: str, columns: Sequence[str], *, verb: str = "INSERT") -> Bulk:
     names = ", ".join(columns)
-    return Bulk(f"{verb} INTO {table} ({names}) VALUES {{rows}}", [_placeholder(column) for column in columns])
+    return Bulk(
+        f"{verb} INTO {table} ({names}) SELECT * FROM (VALUES {{rows}}) WHERE column1 > 0",  # noqa: S608 - constants
+        [_placeholder(column) for column in columns],
+    )
 
 
 def _replace_status(finished_ms: str) -> Bulk:

@@ -376,7 +376,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
 _ENDINGS = {True: ("open", "complete", "failed", "cancelling", "cancelled"), False: ("open", "failed", "withdrawn")}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(histories(), min_size=1, max_size=4, unique_by=lambda history: history[0].record.id))
 def test_every_record_and_every_fact_comes_back_as_it_was(drawn: list[list[Change]]) -> None:
     """Whatever the protocol allows in a task, a result, a failure or a fact is lossless in the rows."""

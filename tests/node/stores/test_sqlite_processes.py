@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -32,6 +34,15 @@ FIRST_WORD_S = 30.0
 WORKERS = 8
 TASKS = 2_000
 TORTURE_S = 120.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _uncounted() -> None:
+    """Keep the measuring of coverage out of these processes: a killed one leaves half a file of it behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        ensure_running()
 
 
 def start(target: Callable[[Path, Connection, int], None], path: Path, seed: int) -> tuple[BaseProcess, Connection]:

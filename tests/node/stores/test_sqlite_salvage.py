@@ -19,7 +19,7 @@ from tests.node.stores.lives import birth, claim, continued, life
 
 PAGE = 4096
 SEED = 7
-ROUNDS = 25
+ROUNDS = 15
 # The first pages are the schema and where the tables begin; whoever loses one loses more.
 ROOTS = 30
 

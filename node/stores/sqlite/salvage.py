@@ -7,6 +7,7 @@ needs both its rows, and its result when it has ended; of the facts those stay t
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -71,6 +72,7 @@ def salvage(damaged: Path, path: Path) -> int:
         sqlite3.Error: nothing can be read of it, because its schema is lost; or the new file cannot be written.
     """
     with closing(sqlite3.connect(path, isolation_level=None, uri=True)) as new:
+        new.execute("PRAGMA synchronous = OFF")  # until it is complete it is worth nothing
         new.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrate(new, str(path), known_migrations()[: version_of(damaged)])
         _attach(new, damaged)
@@ -79,6 +81,8 @@ def salvage(damaged: Path, path: Path) -> int:
         new.executemany("DELETE FROM tasks WHERE uuid = ?", list(_unreadable(new)))
         new.execute("DETACH damaged")
         (tasks,) = new.execute("SELECT count(*) FROM tasks").fetchone()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
     return int(tasks)
 
 

@@ -75,7 +75,7 @@ class SqliteStore(Store):
         self._committed = committed
         try:
             async with self._opened() as database:
-                self._seqs = await self._in_thread(database.open_tasks)
+                self._seqs = await self._read(database.open_tasks)
                 async with self._writing(database):
                     yield
         finally:

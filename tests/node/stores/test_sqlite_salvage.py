@@ -12,9 +12,11 @@ import pytest
 from node.interfaces import Change
 from node.stores.sqlite import SqliteStore
 from node.stores.sqlite import salvage as salvaging
+from node.stores.sqlite.database import BEGINNING, Database
+from node.stores.sqlite.opening import open_connection
 from node.stores.sqlite.salvage import salvage
 from node.testing import make_task
-from protocol import Fact, Progressed, TaskId
+from protocol import Fact, Progressed, TaskId, TaskRecord
 from tests.node.stores.lives import birth, claim, continued, life
 
 PAGE = 4096
@@ -45,11 +47,11 @@ async def fill(path: Path) -> dict[TaskId, list[Change]]:
     return {history[0].record.id: history for history in histories}
 
 
-async def read(path: Path) -> dict[TaskId, tuple[object, list[Fact]]]:
+def read(path: Path) -> dict[TaskId, tuple[TaskRecord, list[Fact]]]:
     """The records and facts of a store."""
-    store = SqliteStore(path)
-    async with store.running(ignore):
-        return {record.id: (record, [fact async for fact in store.facts(record.id)]) async for record in store.load()}
+    with closing(Database(open_connection(path))) as database:
+        records, _ = database.load_page(BEGINNING)
+        return {record.id: (record, [fact for _, fact in database.facts_page(record.id, 0)]) for record in records}
 
 
 def faults(path: Path) -> list[object]:
@@ -73,7 +75,7 @@ async def test_a_whole_file_is_brought_over_whole(tmp_path: Path) -> None:
     before = source.read_bytes()
     assert salvage(source, target) == len(lives)
     assert source.read_bytes() == before
-    assert await read(target) == {
+    assert read(target) == {
         task_id: (history[-1].record, [change.fact for change in history]) for task_id, history in lives.items()
     }
     with closing(sqlite3.connect(target)) as connection:
@@ -96,7 +98,7 @@ async def test_whichever_page_is_lost_the_rest_is_true(tmp_path: Path) -> None:
         except sqlite3.DatabaseError:
             assert page < ROOTS
             continue
-        kept = await read(target)
+        kept = read(target)
         assert faults(target) == [], f"page {page}"
         assert len(kept) == count
         for task_id, (record, facts) in kept.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from node.stores.sqlite.errors import explained, refuse
-from node.stores.sqlite.files import APPLICATION_ID, create_private
+from node.stores.sqlite.files import APPLICATION_ID, companion, create_private, size_of
 from node.stores.sqlite.integrity import check_header, damage, is_damage, is_orphaned, replace_damaged
 from node.stores.sqlite.migrations import migrate
 
@@ -76,12 +76,10 @@ class _DamagedError(Exception):
 def _open_ready(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     with suppress(FileExistsError):
         create_private(path)
+    _check(path)
     with ExitStack() as cleaning:
         connection = cleaning.enter_context(closing(connect(str(path))))
         try:
-            reason = damage(connection)
-            if reason is not None:
-                raise _DamagedError(reason)
             set_up(connection, str(path), synchronous)
         except sqlite3.DatabaseError as error:
             if is_damage(error):
@@ -89,6 +87,15 @@ def _open_ready(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
             raise
         cleaning.pop_all()
     return connection
+
+
+def _check(path: Path) -> None:
+    """Look for damage, without writing: a connection that may write moves the WAL into the file when it is closed."""
+    mode = "ro" if size_of(companion(path, "-wal")) else "rw"
+    with closing(connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as connection:
+        reason = damage(connection)
+    if reason is not None:
+        raise _DamagedError(reason)
 
 
 def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ import trio
 
 from node.background import open_background
 from node.interfaces import Change, Committed, Store
-from node.stores.sqlite.batch import Batch, Forgotten, Item
+from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
@@ -122,10 +122,11 @@ class SqliteStore(Store):
         """Drop the records and facts of these tasks, if they are there, after what was appended before."""
         if self._writer is None:
             raise self._not_open()
-        forgotten = Forgotten(task_ids)
+        forgotten = tuple(task_ids)
         for task_id in forgotten:
             self._seqs.pop(task_id, None)
-        self._writer.put(forgotten)
+        for start in range(0, len(forgotten), MAX_CHANGES):
+            self._writer.put(Forgotten(forgotten[start : start + MAX_CHANGES]))
 
     def _not_open(self) -> PeertaskError:
         return PeertaskError(f"the SQLite store {self._place} is not open", code=ErrorCode.STORE_FAILED)

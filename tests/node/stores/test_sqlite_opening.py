@@ -132,6 +132,26 @@ async def test_a_damaged_file_is_set_aside_and_the_node_goes_on_with_the_rest(tm
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_damaged_file_is_set_aside_with_its_wal_as_they_are(tmp_path: Path) -> None:
+    """After a crash the newest changes are in the WAL only; what can be read of both is brought over."""
+    path, crashed = tmp_path / "tasks.db", tmp_path / "crashed"
+    crashed.mkdir()
+    await fill(path)
+    store = SqliteStore(path)
+    async with store.running(ignore):
+        for _ in range(3):
+            store.append(life())
+        assert len(await records_of(store)) == TASKS + 3
+        for suffix in ("", "-wal"):
+            companion(crashed / "tasks.db", suffix).write_bytes(companion(path, suffix).read_bytes())
+    spoil(crashed / "tasks.db", ROOTS * PAGE, PAGE)
+    before = {suffix: companion(crashed / "tasks.db", suffix).read_bytes() for suffix in ("", "-wal")}
+    with capture_logs():
+        rest = await records_of(SqliteStore(crashed / "tasks.db"))
+    assert TASKS // 2 < len(rest) <= TASKS + 3
+    assert before == {suffix: companion(crashed / "tasks.db.damaged", suffix).read_bytes() for suffix in ("", "-wal")}
+
+
 async def test_a_truncated_file_is_set_aside_too(tmp_path: Path) -> None:
     """A copy that was cut off, or a disk that was full under another program: told as damage, and kept."""
     path = tmp_path / "tasks.db"

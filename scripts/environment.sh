@@ -5,7 +5,7 @@
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Below this line of constraints.txt stand the packages that only the tests need.
+# Below this line of constraints.txt stand the packages that only the tests need, and the extras, which they test.
 tests_only_line='# Only the tests need these:'
 
 say() { printf '%s\n' "$*" >&2; }

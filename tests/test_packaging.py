@@ -102,9 +102,10 @@ def pinned_versions() -> dict[str, str]:
 
 
 def declared_requirements() -> list[Requirement]:
-    """The dependencies and the test extra of pyproject.toml."""
+    """The dependencies and the extras of pyproject.toml."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["test"]]
+    extras = (line for extra in project["optional-dependencies"].values() for line in extra)
+    return [Requirement(line) for line in (*project["dependencies"], *extras)]
 
 
 def test_the_wheel_holds_exactly_the_two_packages(wheel: Path) -> None:

@@ -58,6 +58,10 @@ class TaskManager(CheckpointedTasks, TaskService):
         own_id: this node, the requester of what `create_task` makes.
         capacity: how much is kept.
         checkpoints: where checkpoints lie; without it the checkpoint functions say that there is no folder.
+
+    Attributes:
+        lookup_hits: how often the map had the task that somebody asked for.
+        lookup_misses: how often it had not; the store has none then either, for the map begins with all that it holds.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._draining = False
         self._appending = False
         self._to_append: deque[Sequence[Change]] = deque()
+        self.lookup_hits = 0
+        self.lookup_misses = 0
 
     def __repr__(self) -> str:
         return f"<TaskManager open={self._open} finished={len(self._finished)}>"
@@ -164,11 +170,16 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def find_task(self, task_id: TaskId) -> TaskRecord | None:
         """Return the record of a task as it is saved; None when the node does not know it."""
-        return self._records.get(task_id)
+        record = self._records.get(task_id)
+        if record is None:
+            self.lookup_misses += 1
+        else:
+            self.lookup_hits += 1
+        return record
 
     def get_task(self, task_id: TaskId) -> TaskRecord:
         """Return the record of a task as it is saved; raises `TaskNotFound`."""
-        record = self._records.get(task_id)
+        record = self.find_task(task_id)
         if record is None:
             raise _not_found(task_id)
         return record

@@ -9,7 +9,7 @@ own: libp2p fills the global one, and a program may run several nodes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -62,7 +62,7 @@ class NodeMetrics:
         self._facts: dict[type[Fact], int] = dict.fromkeys(_FACT_LABELS, 0)
         self._failures: dict[ErrorCode, int] = {}
         self._releases: dict[ErrorCode, int] = {}
-        self._durations: dict[str, _Durations] = {}
+        self._durations: dict[str, Durations] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collected(self._collect))
         ProcessCollector(registry=self._registry)
@@ -94,6 +94,16 @@ class NodeMetrics:
         """Add a value that only grows, counted elsewhere; as `gauge`, but ``_total`` is appended to its name."""
         self._sample(CounterMetricFamily, name, meaning, read, label)
 
+    def histogram(self, name: str, meaning: str, durations: Durations) -> None:
+        """Add durations that are counted elsewhere; as `gauge`."""
+
+        def collect() -> Iterator[Metric]:
+            metric = HistogramMetricFamily(PREFIX + name, meaning)
+            metric.add_metric([], durations.buckets(), durations.sum_s)
+            yield metric
+
+        self._registry.register(_Collected(collect))
+
     def text(self) -> str:
         """Return all metrics in the text format of Prometheus, version 0.0.4."""
         return generate_latest(self._registry).decode()
@@ -115,11 +125,11 @@ class NodeMetrics:
 
         self._registry.register(_Collected(collect))
 
-    def _durations_of(self, kind: str) -> _Durations:
+    def _durations_of(self, kind: str) -> Durations:
         found = self._durations.get(kind)
         if found is None:
             label = kind if len(self._durations) < MAX_KIND_LABELS else OTHER_KINDS
-            found = self._durations.setdefault(label, _Durations())
+            found = self._durations.setdefault(label, Durations())
         return found
 
     def _collect(self) -> Iterator[Metric]:
@@ -135,19 +145,31 @@ class NodeMetrics:
         yield durations
 
 
-class _Durations:
-    __slots__ = ("_counts", "sum_s")
+class Durations:
+    """A histogram of durations, without a lock.
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(DURATION_BUCKETS_S) + 1)
+    Args:
+        bounds_s: the upper bounds of its buckets, in seconds, rising.
+
+    Attributes:
+        sum_s: all durations together, in seconds.
+    """
+
+    __slots__ = ("_bounds_s", "_counts", "sum_s")
+
+    def __init__(self, bounds_s: Sequence[float] = DURATION_BUCKETS_S) -> None:
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
         self.sum_s = 0.0
 
-    def add(self, seconds: float) -> None:
-        self._counts[bisect_left(DURATION_BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count a duration, once or several times."""
+        self._counts[bisect_left(self._bounds_s, seconds)] += times
+        self.sum_s += seconds * times
 
     def buckets(self) -> list[tuple[str, float]]:
-        bounds = [*map(str, DURATION_BUCKETS_S), "+Inf"]
+        """Return the bounds, and how many durations were not above each."""
+        bounds = [*map(str, self._bounds_s), "+Inf"]
         return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self._counts), strict=True)]
 
 

@@ -7,7 +7,8 @@ nothing.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Final
 
@@ -18,6 +19,11 @@ from protocol import JsonObject, Task
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+
+SAVE_SPAN: Final = "TaskManager.SaveTask"
+LOAD_SPAN: Final = "TaskManager.LoadTask"
+TASK_ID: Final = "task.id"
+TASK_STATE: Final = "task.state"
 
 _propagator: Final = TraceContextTextMapPropagator()
 _tracer: Final = trace.get_tracer("peertask")
@@ -57,6 +63,30 @@ def execution_span(task: Task, attempt: int) -> AbstractContextManager[object]:
             "task.attempt": attempt,
         },
     )
+
+
+def store_tracer() -> trace.Tracer | None:
+    """Return what makes the spans of a store; None without the SDK, so that a change costs nothing then."""
+    return _tracer if _has_sdk() else None
+
+
+@contextmanager
+def store_span(name: str, task_id: str) -> Iterator[Callable[[str], None]]:
+    """Make a span of what is done with one task in a store, for the length of the context.
+
+    Yields:
+        What to call with the state of the task, when it is known; not called, there was no such task.
+    """
+    tracer = store_tracer()
+    if tracer is None:
+        yield _ignore
+        return
+    with tracer.start_as_current_span(name, kind=trace.SpanKind.CLIENT, attributes={TASK_ID: task_id}) as span:
+        yield lambda state: span.set_attribute(TASK_STATE, state)
+
+
+def _ignore(_state: str) -> None:
+    """Take the state that no span wants."""
 
 
 @cache

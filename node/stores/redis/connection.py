@@ -6,9 +6,12 @@ without its password, says why, and what to do.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -47,7 +50,6 @@ class RedisConnection:
     def __init__(self, client: coredis.Redis[bytes], settings: RedisSettings) -> None:
         self._client = client
         self._settings = settings
-        self._scripts: dict[str, Any] = {}
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int] = ()) -> Any:
         """Let the server run a script, and return what it replies; values are bytes.
@@ -55,11 +57,12 @@ class RedisConnection:
         Raises:
             RedisFailure: the script may have run or not.
         """
-        runnable = self._scripts.get(script)
-        if runnable is None:
-            runnable = self._scripts[script] = self._client.register_script(script)
-        async with translating(self._settings):
-            return await runnable(keys=keys, args=arguments)
+        async with translating(self._settings) as of_client:
+            try:
+                return await self._client.evalsha(digest_of(script), keys, arguments)
+            except of_client.NoScriptError:
+                await self._client.script_load(script)
+                return await self._client.evalsha(digest_of(script), keys, arguments)
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """Let the server carry out one command of the client by its name; raises as `run` does."""
@@ -114,17 +117,25 @@ def open_client(settings: RedisSettings) -> coredis.Redis[bytes]:
     )
 
 
+@cache
+def digest_of(script: str) -> str:
+    """Return what the server calls a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
 @asynccontextmanager
-async def translating(settings: RedisSettings) -> AsyncIterator[None]:
-    """Translate what goes wrong in the block with the server, and bound how long it takes."""
-    from coredis.exceptions import RedisError  # noqa: PLC0415 - as in open_client
+async def translating(settings: RedisSettings) -> AsyncIterator[ModuleType]:
+    """Translate what goes wrong in the block with the server, and bound how long it takes; yields its exceptions."""
+    from coredis import exceptions  # noqa: PLC0415 - as in open_client
 
     try:
         # Connecting and answering have this time each; what takes longer than both hangs.
-        with trio.fail_after(2 * settings.timeout_s):
-            yield
-    except (RedisError, *_FOREIGN) as error:
-        raise _translated(error, settings) from error
+        with trio.fail_after(2 * settings.timeout_s) as limit:
+            yield exceptions
+    except (exceptions.RedisError, *_FOREIGN) as error:
+        # A cancelled attempt to connect comes out of the client as one that failed.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise _translated(TimeoutError() if limit.cancel_called else error, settings) from error
 
 
 def failure_of(address: RedisAddress, why: str, remedy: str) -> RedisFailure:
@@ -133,11 +144,14 @@ def failure_of(address: RedisAddress, why: str, remedy: str) -> RedisFailure:
 
 
 def _translated(error: Exception, settings: RedisSettings) -> RedisFailure:
-    root = _root_of(error)
-    for kinds, why, remedy in _explanations():
-        if isinstance(root, kinds):
-            return failure_of(settings.address, why.format(ms=settings.connect_timeout_ms, error=root), remedy)
-    return failure_of(settings.address, f"it answers {str(root)[:_SHOWN_CHARS]!r}", "Look at the log of the server")
+    layers = _layers_of(error)
+    for layer in layers:
+        for kinds, why, remedy in _explanations():
+            if isinstance(layer, kinds):
+                return failure_of(settings.address, why.format(ms=settings.connect_timeout_ms, error=layer), remedy)
+    return failure_of(
+        settings.address, f"it answers {str(layers[-1])[:_SHOWN_CHARS]!r}", "Look at the log of the server"
+    )
 
 
 def _explanations() -> list[tuple[tuple[type[BaseException], ...], str, str]]:
@@ -173,11 +187,13 @@ def _explanations() -> list[tuple[tuple[type[BaseException], ...], str, str]]:
     ]
 
 
-def _root_of(error: BaseException) -> BaseException:
-    """Return what lies at the bottom: the client wraps what the system says in several layers."""
-    seen = error
-    while True:
-        deeper = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__
-        if deeper is None:
-            return seen
-        seen = deeper
+def _layers_of(error: BaseException) -> list[BaseException]:
+    """Return an error and its causes, the innermost first: the client wraps what the system says in several layers."""
+    layers = [error]
+    while cause := _cause_of(layers[0]):
+        layers.insert(0, cause)
+    return layers
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__

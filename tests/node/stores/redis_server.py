@@ -6,9 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -17,12 +18,19 @@ from node.stores.redis import RedisSettings
 from node.stores.redis.connection import RedisConnection, connected
 
 PROGRAM = shutil.which("redis-server")
-needs_redis = [
-    pytest.mark.redis,
-    pytest.mark.skipif(PROGRAM is None, reason="no redis-server on the PATH (scripts/install-system-packages)"),
-]
+_MISSING = "no redis-server on the PATH (scripts/install-system-packages)"
+_Test = TypeVar("_Test", bound=Callable[..., object])
 # A server is up in 20 ms; another test may have both cores meanwhile.
 START_LIMIT_S = 20
+
+
+every_test_needs_redis = [pytest.mark.redis, pytest.mark.skipif(PROGRAM is None, reason=_MISSING)]
+
+
+def needs_redis(test: _Test) -> _Test:
+    """Mark a test that needs a server; without the program it is skipped."""
+    marked: _Test = pytest.mark.redis(pytest.mark.skipif(PROGRAM is None, reason=_MISSING)(test))
+    return marked
 
 
 def free_port() -> int:
@@ -42,7 +50,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
-        self._folder = folder
+        self.folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +61,7 @@ class RedisServer:
 
     async def start(self) -> None:
         """Start it, and return when it answers."""
-        command = [str(PROGRAM), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command = [str(PROGRAM), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         lasting = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
         self._process = subprocess.Popen(
             [*command, *lasting, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT

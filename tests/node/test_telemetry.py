@@ -227,6 +227,45 @@ def test_nonsense_in_place_of_a_trace_context_is_no_trace(nonsense: object) -> N
         assert inject_traceparent({}) == {}
 
 
+def test_with_a_tracer_provider_what_is_done_in_a_store_is_a_span() -> None:
+    """It is current meanwhile, knows the task, and its state when there is one; without a provider there is none."""
+    # covers REDIS-24, REDIS-25
+    program = """
+        from opentelemetry import trace
+
+        class Span(trace.NonRecordingSpan):
+            def set_attribute(self, key, value): print(key, value)
+            def end(self, end_time=None): print("end")
+
+        class Tracer(trace.NoOpTracer):
+            def start_as_current_span(self, name, context=None, kind=None, attributes=None, *args, **kwargs):
+                print(name, kind.name, attributes)
+                return trace.use_span(Span(trace.INVALID_SPAN_CONTEXT), end_on_exit=True)
+
+        class Provider(trace.TracerProvider):
+            def get_tracer(self, *args, **kwargs): return Tracer()
+
+        import sys
+        if sys.argv[1:] != ["without"]:
+            trace.set_tracer_provider(Provider())
+        from node.telemetry import LOAD_SPAN, SAVE_SPAN, store_span
+        with store_span(SAVE_SPAN, "t") as tell:
+            tell("InProgress")
+        with store_span(LOAD_SPAN, "t"):
+            pass
+        """
+    stdout, _ = _run(program)
+    assert stdout.splitlines() == [
+        "TaskManager.SaveTask CLIENT {'task.id': 't'}",
+        "task.state InProgress",
+        "end",
+        "TaskManager.LoadTask CLIENT {'task.id': 't'}",
+        "end",
+    ]
+    stdout, _ = _run(program.replace('["without"]', "[]"))
+    assert stdout == ""
+
+
 def test_with_a_tracer_provider_an_execution_is_a_span() -> None:
     """The span is a child of the task's trace context, and knows the task, the attempt and the failure."""
     stdout, _ = _run(f"""

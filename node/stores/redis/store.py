@@ -283,14 +283,15 @@ class RedisStore(Store):
 
     async def _save_all(self, connection: RedisConnection) -> None:
         while True:
-            self._outage.end()
             while not len(self._line):
+                self._outage.end()
                 self._came = trio.Event()
                 await self._came.wait()
             if self._group.empty:
                 self._group = self._line.take()
             self._outage.begin(trio.current_time())
             await self._save(connection, self._group)
+            self._outage.end()
 
     async def _save(self, connection: RedisConnection, group: Group) -> None:
         if group.saves:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,17 @@ from node.stores.redis.outage import LONGEST_PAUSE_S, Outage
 from node.testing import TEST_PEER
 from protocol import ErrorCode, PeertaskError
 from tests.node.stores.histories import Commits, life, loaded, submitted
+from tests.node.stores.redis_doubles import (
+    Answer,
+    answer_drops,
+    answer_end,
+    answer_html,
+    answer_nonsense,
+    answer_nothing,
+    answer_old,
+    fake_server,
+    losing_proxy,
+)
 from tests.node.stores.redis_server import RedisServer, free_port, needs_redis, open_server
 
 # Long for a machine that others use, and short for a test that waits for it to pass.
@@ -48,61 +57,6 @@ async def failure_of(store: RedisStore) -> PeertaskError:
 
 
 # --- servers that are none --------------------------------------------------------------------------------------------
-
-
-Answer = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-async def answer_html(stream: trio.SocketStream) -> None:
-    """A web server at the wrong port."""
-    await stream.receive_some(4096)
-    await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n<html>")
-
-
-async def answer_nonsense(stream: trio.SocketStream) -> None:
-    """Well-formed, but no answer to what was asked."""
-    await stream.receive_some(4096)
-    await stream.send_all(b"+OK\r\n")
-
-
-async def answer_old(stream: trio.SocketStream) -> None:
-    """A Redis server before version 6."""
-    await stream.receive_some(4096)
-    await stream.send_all(b"-ERR unknown command 'HELLO'\r\n")
-
-
-async def answer_drops(stream: trio.SocketStream) -> None:
-    """A byte at a time, never to the end."""
-    while True:
-        await stream.send_all(b"*")
-        await trio.sleep(SHORT_MS / 1000 / 4)
-
-
-async def answer_nothing(_stream: trio.SocketStream) -> None:
-    """A process that hangs."""
-
-
-async def answer_end(stream: trio.SocketStream) -> None:
-    """A proxy without a server behind it."""
-    await stream.aclose()
-
-
-@asynccontextmanager
-async def fake_server(answer: Answer) -> AsyncIterator[int]:
-    """Listen for the length of the context, and answer each connection as told; yields the port."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        try:
-            async with stream:
-                await answer(stream)
-                await trio.sleep_forever()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -211,6 +165,28 @@ async def test_what_was_committed_and_what_was_not_survive_the_death_of_the_serv
     assert committed.changes == [change for history in histories for change in history]
     kept = {record.id: record for record in await loaded(RedisStore(server.settings(), owner=TEST_PEER))}
     assert kept == {history[-1].record.id: history[-1].record for history in histories}
+
+
+@needs_redis
+@pytest.mark.parametrize("later", [0, 2])
+async def test_a_change_whose_answer_is_lost_is_saved_once(server: RedisServer, later: int) -> None:
+    """The server has saved it and the node cannot know: it asks again, and facts do not come twice."""
+    # covers REDIS-31
+    history = life()
+    async with losing_proxy(server.port) as proxy:
+        store = RedisStore(server.settings(connection_string=f"127.0.0.1:{proxy.port}"), owner=TEST_PEER)
+        async with store.running(committed := Commits()):
+            store.append(history[:1])
+            await committed.reach(1)
+            proxy.lose_next_answer = True
+            store.append(history[1:2])
+            await until(lambda: not proxy.lose_next_answer)
+            if later:
+                store.append(history[2:])
+            await committed.reach(2 + later)
+        facts = [fact async for fact in store.facts(history[0].record.id)]
+    assert committed.changes == history[: 2 + later]
+    assert facts == [change.fact for change in history[: 2 + later]]
 
 
 @needs_redis

@@ -279,6 +279,7 @@ async def test_a_store_is_not_opened_twice_and_not_used_closed(server: RedisServ
     with pytest.raises(PeertaskError, match="not open") as refused:
         store.append((submitted(),))
     assert refused.value.code is ErrorCode.STORE_FAILED
+    assert repr(store) == f"<RedisStore redis://127.0.0.1:{server.port}/0 waiting=0>"
     async with store.running(Commits()):
         with pytest.raises(PeertaskError, match="open already"):
             async with store.running(Commits()):

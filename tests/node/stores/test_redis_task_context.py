@@ -220,6 +220,10 @@ def spoilt(**changed: Any) -> TaskContext:
         (spoilt(kept={"record": {"status": "complete"}}), "incomplete"),
         (spoilt(kept={"record": None}), "incomplete"),
         (spoilt(history=[]), "incomplete"),
+        (
+            spoilt(artifacts=[{"artifactId": "0", "name": "", "parts": [{"text": "", "metadata": {"mimeType": ""}}]}]),
+            "malf",
+        ),
         (spoilt(status={"state": "Failed"}), "the context says otherwise"),
         (spoilt(id="another"), "the context says otherwise"),
     ],

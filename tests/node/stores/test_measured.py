@@ -19,8 +19,8 @@ from node.testing import TEST_PEER, FakeClock, HeldStore, check_store
 from protocol import PeertaskError, TaskNotFound, new_task_id
 from tests.node.stores.histories import Commits, facts_of, life, loaded
 
-# What a change in memory may cost: 1.4 microseconds in place of 0.6 on a quiet machine. Tests share theirs, and may count
-# their coverage, so they compare.
+# What a change in memory may cost: 1.4 microseconds in place of 0.6 on a quiet machine. Tests share theirs, and may
+# count their coverage, so they compare.
 MOST_TIMES = 4.0
 
 

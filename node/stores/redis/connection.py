@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -159,6 +160,11 @@ def _explanations() -> list[tuple[tuple[type[BaseException], ...], str, str]]:
 
     not_redis = (of_client.InvalidResponse, of_client.ProtocolError, of_client.UnknownCommandError)
     return [
+        (
+            (ssl.SSLError,),
+            "no encrypted connection ({error})",
+            "Check the name in connection_string and the server's certificate; SSL_CERT_FILE may name its authority",
+        ),
         (
             (of_client.AuthenticationError, of_client.AuthorizationError),
             "it refuses the user or the password ({error})",

@@ -24,7 +24,7 @@ from node.stores.redis.line import Group, LastSeqs, Line
 from node.stores.redis.outage import Outage
 from node.stores.redis.packing import Argument, pack_group, pack_places, unpack_facts
 from node.stores.redis.settings import RedisSettings
-from node.stores.redis.task_context import TaskContext, record_of
+from node.stores.redis.task_context import read_record
 from protocol import Fact, PeerId, PeertaskError, TaskId, TaskRecord
 
 log = structlog.get_logger(__name__)
@@ -223,7 +223,7 @@ class RedisStore(Store):
     def _record(self, task_id: TaskId, value: bytes) -> TaskRecord | None:
         """Return the record in a value; None, with a word in the log, when there is none that can be read."""
         try:
-            return record_of(TaskContext.from_json(value), self._keys.node)
+            return read_record(value, self._keys.node)
         except PeertaskError as error:
             log.error(  # noqa: TRY400 - the reason is in words, and the traceback would show the value
                 "a task cannot be read",

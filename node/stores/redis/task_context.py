@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 from protocol import Artifact, ErrorCode, InvalidTask, JsonObject, PeerId, PeertaskError, TaskRecord, TaskStatus
 from protocol import describe_invalid as describe
@@ -184,40 +185,54 @@ def context_of(record: TaskRecord, node: PeerId) -> TaskContext:
 
 
 def record_of(context: TaskContext, node: PeerId) -> TaskRecord:
-    """Return the record that a node keeps in a task context.
+    """Return the record that a node keeps in a task context; raises as `read_record` does."""
+    return read_record(context.to_json(), node)
+
+
+def read_record(value: bytes, node: PeerId) -> TaskRecord:
+    """Return the record that a node keeps in a value of the server.
+
+    A node reads a hundred thousand of them when it starts, so the rest of the context is not looked at.
 
     Raises:
-        PeertaskError: code STORE_FAILED, says what is wrong: there is none, it is another node's or of another version,
-            it lacks something, or it contradicts the rest of the context.
+        PeertaskError: code STORE_FAILED, says what is wrong: the value is no JSON object, or there is no record in it,
+            or another node's, or one of another version; it lacks something, or contradicts the rest of the context.
     """
-    kept = context.metadata.get(NAMESPACE)
+    try:
+        shape = from_json(value)
+        kept = shape["metadata"].get(NAMESPACE)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(f"it is no task context: {type(error).__name__} {error}") from None
     if not isinstance(kept, dict):
         raise _unreadable(f"the metadata hold no record under {NAMESPACE}: no node keeps this task")
-    if context.kept_by != node:
-        raise _unreadable(f"the record belongs to the node {context.kept_by}")
+    if kept.get("node") != node:
+        raise _unreadable(f"the record belongs to the node {kept.get('node')}")
     if kept.get("version") != VERSION:
         raise _unreadable(f"the record has version {kept.get('version')!r}, and this program reads version {VERSION}")
     try:
-        record = TaskRecord.from_dict(_full_shape(context, kept["record"]))
+        record = TaskRecord.from_dict(_full_shape(shape, kept["record"]))
+        if (record.id, STATE_OF[record.status]) != (shape["id"], shape["status"]["state"]):
+            raise _unreadable(f"the record is {record.status}, of task {record.id}, and the context says otherwise")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(f"the record is incomplete: {type(error).__name__} {error}") from None
     except InvalidTask as error:
         raise _unreadable(f"the record is malformed: {error.message}") from None
-    if (record.id, STATE_OF[record.status]) != (context.id, context.status.state):
-        raise _unreadable(f"the record is {record.status} and of task {record.id}, and the context says otherwise")
     return record
 
 
-def _full_shape(context: TaskContext, shape: JsonObject) -> JsonObject:
-    """Put what stands elsewhere in the context back into the shape of a record."""
-    metadata = {key: value for key, value in context.metadata.items() if key != NAMESPACE}
-    task = {"metadata": metadata, **shape["task"], "prompt": context.history[0].parts[0].text}
-    result = shape["result"]
+def _full_shape(context: JsonObject, record: JsonObject) -> JsonObject:
+    """Put what stands elsewhere in a context back into the shape of its record."""
+    task = record["task"]
+    task["prompt"] = context["history"][0]["parts"][0]["text"]
+    if "metadata" not in task:
+        task["metadata"] = context["metadata"]
+        del task["metadata"][NAMESPACE]
+    result = record["result"]
     if result is not None:
-        artifacts = [_from_artifact(artifact) for artifact in context.artifacts]
-        text = context.history[-1].parts[0].text
-        result = {"task_id": task["id"], "result": text, **result, "artifacts": artifacts}
-    return {**shape, "task": task, "result": result}
+        result["task_id"] = task["id"]
+        result["result"] = context["history"][-1]["parts"][0]["text"]
+        result["artifacts"] = [_from_artifact(artifact) for artifact in context["artifacts"]]
+    return record
 
 
 def _status(record: TaskRecord) -> ContextStatus:
@@ -247,13 +262,13 @@ def _to_artifact(artifact: Artifact, number: int) -> ContextArtifact:
     return ContextArtifact(artifact_id=str(number), name=artifact.name, parts=(part,))
 
 
-def _from_artifact(artifact: ContextArtifact) -> JsonObject:
-    part = artifact.parts[0]
-    if part.file is not None:
-        media_type, content, encoding = part.file["mimeType"], part.file["bytes"], "base64"
+def _from_artifact(artifact: JsonObject) -> JsonObject:
+    part = artifact["parts"][0]
+    if "file" in part:
+        media_type, content, encoding = part["file"]["mimeType"], part["file"]["bytes"], "base64"
     else:
-        media_type, content, encoding = (part.metadata or {})["mimeType"], part.text, "utf-8"
-    return {"name": artifact.name, "content": content, "media_type": media_type, "encoding": encoding}
+        media_type, content, encoding = part["metadata"]["mimeType"], part["text"], "utf-8"
+    return {"name": artifact["name"], "content": content, "media_type": media_type, "encoding": encoding}
 
 
 def iso_time(at_ms: int) -> str:

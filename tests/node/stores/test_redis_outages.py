@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -134,6 +135,32 @@ async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path) -> None:
         settings = server.settings(connection_string=f"redis://:right@127.0.0.1:{server.port}/1")
         async with RedisStore(settings, owner=TEST_PEER).running(Commits()):
             pass
+
+
+@needs_redis
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on the PATH, to make a certificate")
+async def test_an_encrypted_connection_needs_a_certificate_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With TLS the server must be who it should be; the error says where to look."""
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    await trio.run_process([*make, *files], capture_stderr=True)
+    paths = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)]
+    async with open_server(tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *paths):
+
+        async def look(host: str) -> None:
+            async with open_sessions(RedisSettings(connection_string=f"rediss://{host}:{port}")) as sessions:
+                assert await sessions.get_task("x") is None
+
+        with pytest.raises(PeertaskError, match=f"rediss://localhost:{port}/0: no encrypted connection") as refused:
+            await look("localhost")
+        assert "SSL_CERT_FILE" in refused.value.remedy
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        await look("localhost")
+        with pytest.raises(PeertaskError, match="no encrypted connection"):
+            await look("127.0.0.1")
 
 
 # --- a server that dies -----------------------------------------------------------------------------------------------

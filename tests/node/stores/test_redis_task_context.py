@@ -21,6 +21,7 @@ from node.stores.redis import (
     record_of,
     status_of,
 )
+from node.stores.redis.task_context import read_record
 from node.testing import TEST_PEER, make_task
 from protocol import (
     Artifact,
@@ -232,6 +233,14 @@ def test_a_context_that_holds_no_good_record_says_why(context: TaskContext, why:
     """Another program may have written it, another version of this one, or a person."""
     with pytest.raises(PeertaskError, match=why) as refused:
         record_of(context, NODE)
+    assert refused.value.code is ErrorCode.STORE_FAILED
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"[]", b"{}", b"\xff", b'{"metadata": 3}'])
+def test_a_value_that_holds_no_record_says_why(value: bytes) -> None:
+    """Whatever stands under a key does not stop a node that starts."""
+    with pytest.raises(PeertaskError, match="it is no task context") as refused:
+        read_record(value, NODE)
     assert refused.value.code is ErrorCode.STORE_FAILED
 
 

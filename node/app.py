@@ -33,7 +33,8 @@ from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.retention import Capacity
 from node.storage import Storage, storage_of
-from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent
+from node.stores.measured import MeasuredStore
+from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
 from protocol import (
     ErrorCode,
     PeerAdvert,
@@ -82,9 +83,10 @@ class Node(NodeControl):
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
         )
         self.peer_id = self._network.peer_id
-        storage = Storage(store) if store is not None else storage_of(config)
+        storage = Storage(store) if store is not None else storage_of(config, self.peer_id)
+        self._measured = MeasuredStore(storage.store) if self._is_seen() else None
         self.manager = TaskManager(
-            storage.store,
+            self._measured or storage.store,
             self._clock,
             self.feed,
             own_id=self.peer_id,
@@ -113,6 +115,10 @@ class Node(NodeControl):
         )
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
+
+    def _is_seen(self) -> bool:
+        """Whether anybody can see what is measured: over the control socket, or in traces."""
+        return self.config.data is not None or store_tracer() is not None
 
     def __repr__(self) -> str:
         return f"<Node {self.peer_id} executing={self._dispatcher.executing} {self.manager!r}>"
@@ -187,6 +193,10 @@ class Node(NodeControl):
 
     def _set_up_metrics(self) -> None:
         self.feed.listen(self._metrics.observe)
+        if self._measured is not None:
+            self._measured.show(
+                self._metrics, hits=lambda: self.manager.lookup_hits, misses=lambda: self.manager.lookup_misses
+            )
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))

@@ -59,6 +59,14 @@ RETENTION_HOURS: Final = 24.0
 RETENTION_RECORDS: Final = 100_000
 # Sixteen results of the largest size: finished tasks must not crowd out the work.
 RETENTION_BYTES: Final = 256 * 1024 * 1024
+# Where Redis listens when nobody configured it.
+REDIS_CONNECTION_STRING: Final = "localhost:6379"
+REDIS_INSTANCE_NAME: Final = "peertask:"
+# As the other stores keep a finished task.
+REDIS_TASK_TTL_HOURS: Final = RETENTION_HOURS
+# With the pauses between them, the tries of a restarting server's few tenths of a second.
+REDIS_CONNECT_RETRY_COUNT: Final = 3
+REDIS_CONNECT_TIMEOUT_MS: Final = 5_000
 # Most executions end by themselves in that time, and service managers wait longer before they kill.
 DRAIN_S: Final = 10.0
 
@@ -128,12 +136,23 @@ class _Settings(BaseModel):
     allow: PeersByKind = Field(default_factory=dict)
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""
-    store: Literal["memory", "sqlite", "files"] = "memory"
+    store: Literal["memory", "sqlite", "files", "redis"] = "memory"
     """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder;
-    `files` is one for each task, which people can read. `peertask node` takes `sqlite` unless it is told otherwise."""
+    `files` is one for each task, which people can read; `redis` is a server that several nodes may share (it needs the
+    extra `redis`). `peertask node` takes `sqlite` unless it is told otherwise."""
     synchronous: Literal["normal", "full"] = "normal"
     """What the `sqlite` store waits for: with `normal` what it has saved survives the death of the process, with `full`
     also the loss of power, and each commit waits for the disk."""
+    redis_connection_string: str = REDIS_CONNECTION_STRING
+    """Where the server of the `redis` store is: `HOST:PORT`, or `redis://USER:PASSWORD@HOST:PORT/DATABASE`."""
+    redis_instance_name: str = REDIS_INSTANCE_NAME
+    """What every key of the `redis` store begins with."""
+    redis_task_ttl_hours: float = REDIS_TASK_TTL_HOURS
+    """How long the `redis` store keeps a task after its last change, in hours."""
+    redis_connect_retry_count: int = REDIS_CONNECT_RETRY_COUNT
+    """How often the `redis` store tries a connection that failed again, before the server counts as away."""
+    redis_connect_timeout_ms: int = REDIS_CONNECT_TIMEOUT_MS
+    """How long a connection to the server of the `redis` store, or an answer, may take, in milliseconds."""
     lease_ms: IntervalMs = LEASE_MS
     """How long a worker may be silent about a task before the task is taken from it, in milliseconds."""
     heartbeat_ms: IntervalMs = HEARTBEAT_MS

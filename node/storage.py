@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from node.checkpoints import CheckpointFolder
 from node.config import NodeConfig
 from node.interfaces import Store
 from node.stores.memory import MemoryStore
+from protocol import PeerId
+
+if TYPE_CHECKING:
+    from node.stores.redis import RedisSettings
 
 SQLITE_FILE: Final = "tasks.sqlite3"
 """In the data folder."""
@@ -30,13 +34,25 @@ class Storage:
     place: str = ""
 
 
-def storage_of(config: NodeConfig) -> Storage:
-    """Return the store that the settings ask for; nothing is opened yet."""
+def storage_of(config: NodeConfig, owner: PeerId) -> Storage:
+    """Return the store that the settings ask for; nothing is opened yet.
+
+    Args:
+        config: the settings, of which those about a store that is not asked for play no part.
+        owner: the node whose tasks they are, where several share a server.
+
+    Raises:
+        PeertaskError: code INVALID_CONFIG, when an address or a value cannot be used, or a package is missing.
+    """
     match config.store, config.data:
         case "files", Path() as folder:
             return _in_files(folder)
         case "sqlite", Path() as folder:
             return Storage(_in_sqlite(config, folder), _checkpoints(folder), str(folder / SQLITE_FILE))
+        case "redis", folder:
+            settings = _redis_settings(config)
+            place = f"{settings.address} ({settings.instance_name})"
+            return Storage(_in_redis(settings, owner), _checkpoints(folder) if folder else None, place)
         case _, folder:
             return Storage(MemoryStore(), _checkpoints(folder) if folder else None)
 
@@ -58,3 +74,21 @@ def _in_sqlite(config: NodeConfig, folder: Path) -> Store:
     from node.stores.sqlite import SqliteStore  # noqa: PLC0415 - see above
 
     return SqliteStore(folder / SQLITE_FILE, synchronous=config.synchronous)
+
+
+def _redis_settings(config: NodeConfig) -> RedisSettings:
+    from node.stores.redis import RedisSettings  # noqa: PLC0415 - see above
+
+    return RedisSettings(
+        connection_string=config.redis_connection_string,
+        instance_name=config.redis_instance_name,
+        task_ttl_hours=config.redis_task_ttl_hours,
+        connect_retry_count=config.redis_connect_retry_count,
+        connect_timeout_ms=config.redis_connect_timeout_ms,
+    )
+
+
+def _in_redis(settings: RedisSettings, owner: PeerId) -> Store:
+    from node.stores.redis import RedisStore  # noqa: PLC0415 - see above
+
+    return RedisStore(settings, owner=owner)

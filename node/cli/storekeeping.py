@@ -21,9 +21,10 @@ from node.config import NodeConfig
 from node.gateways.http.folder import occupied
 from node.history import retell
 from node.interfaces import Change, Store
+from node.net.identity import load_or_create_identity, peer_id_of
 from node.retention import Capacity, FinishedTasks
 from node.storage import Storage, storage_of
-from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
+from protocol import ErrorCode, Fact, PeerId, PeertaskError, TaskId, TaskRecord
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -72,13 +73,13 @@ class Storekeeper:
             tasks=dict(sorted(statuses.items())),
             oldest=min(updates, default=None),
             newest=max(updates, default=None),
-            bytes=_size(Path(kept.storage.place)),
+            bytes=None if self._settings.store == "redis" else _size(Path(kept.storage.place)),
         )
         return ExitCode.OK
 
     async def check(self) -> ExitCode:
         """Read everything, and say what is wrong; a SQLite file that is damaged is left as it is."""
-        storage = storage_of(self._settings)
+        storage = self._storage()
         self._require_place(storage)
         faults, tasks = await self._faults_of_file(storage), 0
         if not faults:
@@ -109,7 +110,7 @@ class Storekeeper:
 
     async def migrate(self, *, dry_run: bool) -> ExitCode:
         """Bring a SQLite file to the newest schema, or say what that would do."""
-        storage = storage_of(self._settings)
+        storage = self._storage()
         if self._settings.store != "sqlite":
             raise PeertaskError(
                 f"the {self._settings.store} store has no schema to migrate", code=ErrorCode.INVALID_CONFIG
@@ -191,9 +192,12 @@ class Storekeeper:
 
     # --- around them -------------------------------------------------------------------------------------------------
 
+    def _storage(self) -> Storage:
+        return storage_of(self._settings, PeerId(peer_id_of(load_or_create_identity(self._folder))))
+
     @asynccontextmanager
     async def _opened(self, saved: _Saved | None = None, *, create: bool = False) -> AsyncIterator[_Kept]:
-        storage = storage_of(self._settings)
+        storage = self._storage()
         if not create:
             self._require_place(storage)
         with self._exclusive():
@@ -206,7 +210,7 @@ class Storekeeper:
             yield
 
     def _require_place(self, storage: Storage) -> None:
-        if not Path(storage.place).exists():
+        if self._settings.store != "redis" and not Path(storage.place).exists():
             raise PeertaskError(
                 f"there is no {self._settings.store} store at {storage.place}",
                 code=ErrorCode.INVALID_CONFIG,

@@ -43,7 +43,7 @@ from node.cli.options import Invocation, node_options
 )
 @click.option(
     "--store",
-    type=click.Choice(["sqlite", "files", "memory"]),
+    type=click.Choice(["sqlite", "files", "redis", "memory"]),
     help="Where tasks are kept. [default: sqlite, in the data folder]",
 )
 @click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")

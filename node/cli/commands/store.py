@@ -32,7 +32,9 @@ ACTIONS = ("info", "check", "migrate", "export", "import", "gc")
 )
 @click.argument("action", type=click.Choice(ACTIONS))
 @click.argument("file", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--store", type=click.Choice(["sqlite", "files"]), help="Which store. [default: that of the settings]")
+@click.option(
+    "--store", type=click.Choice(["sqlite", "files", "redis"]), help="Which store. [default: that of the settings]"
+)
 @click.option("--dry-run", is_flag=True, help="With migrate: only say what would be done.")
 @click.option(
     "--older-than",

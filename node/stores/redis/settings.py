@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from node.config import (
+    REDIS_CONNECT_RETRY_COUNT,
+    REDIS_CONNECT_TIMEOUT_MS,
+    REDIS_CONNECTION_STRING,
+    REDIS_INSTANCE_NAME,
+    REDIS_TASK_TTL_HOURS,
+)
 from protocol import ErrorCode, PeertaskError
 
 DEFAULT_PORT: Final = 6379
-DEFAULT_ADDRESS: Final = f"localhost:{DEFAULT_PORT}"
-DEFAULT_INSTANCE: Final = "peertask:"
-# Long enough to fetch a result the next morning, as the other stores keep it.
-DEFAULT_TTL_HOURS: Final = 24.0
 # A year: what is to stay longer belongs in a store of its own.
 MAX_TTL_HOURS: Final = 366 * 24.0
-# With the pauses between them, the tries of a restarting server's few tenths of a second.
-DEFAULT_RETRIES: Final = 3
 MAX_RETRIES: Final = 100
-DEFAULT_TIMEOUT_MS: Final = 5_000
 MAX_TIMEOUT_MS: Final = 600_000
 MAX_INSTANCE_CHARS: Final = 128
 
@@ -94,11 +94,11 @@ class RedisSettings:
         connect_timeout_ms: how long a connection or an answer may take, in milliseconds.
     """
 
-    connection_string: str = field(default=DEFAULT_ADDRESS, repr=False)
-    instance_name: str = DEFAULT_INSTANCE
-    task_ttl_hours: float = DEFAULT_TTL_HOURS
-    connect_retry_count: int = DEFAULT_RETRIES
-    connect_timeout_ms: int = DEFAULT_TIMEOUT_MS
+    connection_string: str = field(default=REDIS_CONNECTION_STRING, repr=False)
+    instance_name: str = REDIS_INSTANCE_NAME
+    task_ttl_hours: float = REDIS_TASK_TTL_HOURS
+    connect_retry_count: int = REDIS_CONNECT_RETRY_COUNT
+    connect_timeout_ms: int = REDIS_CONNECT_TIMEOUT_MS
 
     def __post_init__(self) -> None:
         RedisAddress.parse(self.connection_string)

@@ -29,7 +29,7 @@ async def stored_records(number: int) -> Store:
     store = MemoryStore()
     async with store.running(_ignore):
         for index in range(number):
-            _finish(store, index)
+            store.append(finished_task(index))
     return store
 
 
@@ -37,7 +37,8 @@ def _ignore(_changes: Sequence[Change]) -> None:
     """Nobody waits for these to be kept."""
 
 
-def _finish(store: Store, index: int) -> None:
+def finished_task(index: int) -> list[Change]:
+    """Return all that happens to one no-op task."""
     text = str(index).rjust(_BODY_CHARS, "x")
     task = Task.new(text, _SOMEBODY, timestamp=index, kind="echo")
     birth = Submitted(task, index, _SOMEBODY, _SOMEBODY)
@@ -51,4 +52,4 @@ def _finish(store: Store, index: int) -> None:
     for fact in steps:
         record = advance(record, fact)
         changes.append(Change(record, fact))
-    store.append(changes)
+    return changes

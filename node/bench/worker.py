@@ -30,8 +30,9 @@ class SleepExecutor(Executor):
 
 
 async def _main(records: int, settings: dict[str, Any]) -> None:
-    store = await stored_records(records)
-    async with serve_floor() as floor, open_node(NodeConfig(**settings), [SleepExecutor()], store) as node:
+    config = NodeConfig(**settings)
+    store = await stored_records(records) if config.store == "memory" else None
+    async with serve_floor() as floor, open_node(config, [SleepExecutor()], store, control=False) as node:
         tune_collector()
         sys.stdout.write(json.dumps({"node": node.addresses[0], "floor": floor}) + "\n")
         sys.stdout.flush()

@@ -443,3 +443,31 @@ class TaskService(ABC):
         Raises:
             TaskNotFound: the node does not know the task.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueueRequest:
+    """A task as a planner puts it.
+
+    Attributes:
+        title: what people call it.
+        description: what to do; the prompt.
+        persona_id: who should do it.
+    """
+
+    title: str
+    description: str
+    persona_id: str
+
+
+class TaskCoordinationService(ABC):
+    """What planners and workers of other programs ask of a node, in numbers instead of UUIDs."""
+
+    @abstractmethod
+    async def enqueue_task(self, request: EnqueueRequest) -> int:
+        """Take a task in, and return its number, greater than 0, once it is saved.
+
+        Raises:
+            InvalidTask: names the field that is wrong, and its limit.
+            PeertaskError: as `TaskService.submit` does.
+        """

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, 
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, overload
 
+import structlog
 import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
@@ -43,6 +44,11 @@ from protocol import (
     extract_project_id,
     parse_task_id,
 )
+
+log = structlog.get_logger(__name__)
+
+# Some half a second of loading: whoever starts a node on many tasks sees that it gets on.
+LOADED_A_LINE = 20_000
 
 # The project of a reference ``task-{project}-{uuid}``, under the name that programs with checkpoints know.
 _extract_project_id = extract_project_id
@@ -104,9 +110,15 @@ class TaskManager(CheckpointedTasks, TaskService):
         """
         async with self._store.running(self._committed):
             async with aclosing(self._store.load()) as records:
-                self._records = {record.id: record async for record in records}
+                async for record in records:
+                    self._take_back(record)
             self._restore()
             yield
+
+    def _take_back(self, record: TaskRecord) -> None:
+        self._records[record.id] = record
+        if len(self._records) % LOADED_A_LINE == 0:
+            log.info("loading tasks", tasks=len(self._records))
 
     def _restore(self) -> None:
         finished = [record for record in self._records.values() if record.terminal]

@@ -4,6 +4,8 @@ The checker walks over the source and knows nothing of single modules: a folder 
 `LAYER_OF` is one of the siblings. It is tried on a small tree with planted violations before it judges the real one.
 """
 
+# covers CORE-28, CORE-37, COORD-63
+
 import ast
 import subprocess
 import sys
@@ -29,6 +31,7 @@ LAYER_OF = {
     "checkpoints": FOUNDATION,
     "history": FOUNDATION,
     "archive": DISPATCHER,
+    "coordinator": DISPATCHER,
     "retention": FOUNDATION,
     "dispatcher": DISPATCHER,
     "storage": DISPATCHER,

@@ -1,5 +1,7 @@
 """`peertask demo`: real nodes, every task with one result, and nothing left behind."""
 
+# covers CORE-39
+
 from __future__ import annotations
 
 import signal

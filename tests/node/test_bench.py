@@ -110,6 +110,7 @@ async def test_an_unknown_section_is_refused_before_anything_is_measured() -> No
 @pytest.mark.parametrize("section", ["latency", "throughput", "calls"])
 async def test_a_section_measures_between_two_processes(section: str) -> None:
     """Each figure of a section has a positive value and, where its bound needs one, a floor of the same run."""
+    # covers CORE-33, CORE-35
     measured = [found async for found in figures([section], TINY_S)]
     assert measured
     for found in measured:

@@ -1,5 +1,7 @@
 """What a node tells about itself while it runs: log records, trace context and metrics."""
 
+# covers CORE-8
+
 from __future__ import annotations
 
 import json

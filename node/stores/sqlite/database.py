@@ -285,6 +285,11 @@ class Database:
         record = read_record(self._connection.execute(READ_RECORD, (task_id,)).fetchone())
         return [(row[0], read_fact(record, row)) for row in rows]
 
+    def number_of(self, task_id: TaskId) -> int | None:
+        """Return the number of a task in this file, which is greater than 0; None when it is not there."""
+        row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
+        return None if row is None else int(row[0])
+
     def finished_page(self, before_ms: int, after: Place) -> tuple[list[TaskId], Place]:
         """Return the next finished tasks whose last fact is older than a time, and where to go on; none at the end."""
         rows = self._connection.execute(FINISHED_PAGE, (before_ms, *after, PAGE_ROWS)).fetchall()

@@ -184,6 +184,11 @@ class SqliteStore(Store):
                     yield fact
                 last_seq = page[-1][0]
 
+    async def number_of(self, task_id: TaskId) -> int | None:
+        """Return the number of a task in this file, greater than 0; None when it is not saved here."""
+        async with self._reading() as database:
+            return await self._read(database.number_of, task_id)
+
     async def finished_before(self, updated_ms: int) -> AsyncGenerator[TaskId]:
         """Yield the finished tasks whose last fact is older than a time in milliseconds, the oldest first."""
         async with self._reading() as database:

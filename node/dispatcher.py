@@ -188,7 +188,8 @@ class Dispatcher:
 
     def _starts_at_once(self, record: TaskRecord) -> bool:
         nursery, now = self._nursery, self._clock.now()
-        if nursery is None or self._manager.draining:
+        # A task that came with more than its birth, from a checkpoint, has not just come.
+        if nursery is None or self._manager.draining or self._manager.latest(record.id) is not record:
             return False
         worker = start_at_once(self._backlog, record, self._roster or self._call_roll(), now=now)
         if worker is None:

@@ -77,13 +77,15 @@ class MeasuredStore(Store):
 
     def append(self, changes: Sequence[Change]) -> None:
         """Hand changes to the other store, and note when."""
+        in_line = len(self._begun)
         self._begun.append((self._timer(), len(changes)))
         if self._tracer is not None:
             self._spans.extend(self._start_span(self._tracer, change) for change in changes)
         try:
             self._inner.append(changes)
         except BaseException:
-            self._take_back(len(changes))
+            if len(self._begun) > in_line:  # else it is committed, and whoever was told of it has failed
+                self._take_back(len(changes))
             raise
 
     def _start_span(self, tracer: trace.Tracer, change: Change) -> trace.Span:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from node.checkpoints import Checkpoint
 from node.dispatcher import PROGRESS_INTERVAL_MS
 from node.executors.mock import MAX_DELAY_MS, MIN_DELAY_MS, MockExecutor
 from node.interfaces import Change, Execution, Executor, Output
@@ -665,6 +666,21 @@ async def test_draining_starts_nothing_and_waits_for_what_runs(autojump_clock: M
         scene.submit()
     assert refused.value.code is ErrorCode.DRAINING
     await scene.node.dispatcher.drain()
+
+
+async def test_a_task_that_comes_with_its_history_is_not_started_again(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What a checkpoint brings back has happened; only what is left of it is done."""
+    async with scene_of(hub) as scene:
+        done = scene.submit()
+        record = await scene.node.wait(done)
+        facts = [change.fact for change in scene.told if change.record.id == done]
+    async with scene_of(hub, former=scene.node) as scene:
+        scene.node.manager.restore(Checkpoint(record, facts))
+        await wait_all_tasks_blocked()
+        assert scene.record(done).status is TaskStatus.COMPLETE
+        assert scene.executor.seen == []
 
 
 # --- a store that takes time -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -41,6 +41,7 @@ from protocol import (
     PeerId,
     Task,
     TaskId,
+    TaskNotFound,
     TaskRecord,
     TaskRejected,
     TaskResult,
@@ -84,6 +85,7 @@ class Node(NodeControl):
         )
         self.peer_id = self._network.peer_id
         storage = Storage(store) if store is not None else storage_of(config, self.peer_id)
+        self._store = storage.store
         self._measured = MeasuredStore(storage.store) if self._is_seen() else None
         self.manager = TaskManager(
             self._measured or storage.store,
@@ -185,6 +187,9 @@ class Node(NodeControl):
 
     def health(self) -> Health:
         """Return whether this node does its work, now."""
+        failure = self._store.failure
+        if failure is not None:
+            return Health("failing", (str(failure),))
         return Health("draining" if self.manager.draining else "ok")
 
     def metrics(self) -> str:
@@ -239,7 +244,7 @@ class Node(NodeControl):
             TaskFailed: the task failed, was cancelled or was refused; `failure` says why.
             PeertaskError: as `enqueue` does.
         """
-        task_id = await self.enqueue(prompt, **options)
+        task_id = await self._take_in(prompt, **options)
         return await self._result_or_cancel(task_id)
 
     async def enqueue(
@@ -250,9 +255,10 @@ class Node(NodeControl):
         timeout: float | None = None,  # noqa: ASYNC109 - it travels with the task, and bounds no wait here
         **fields: Any,
     ) -> TaskId:
-        """Submit a task, and return its id at once.
+        """Submit a task, and return its id once it is saved, before it is done.
 
-        When this node has all the open tasks that it may have, this waits for room.
+        When this node has all the open tasks that it may have, this waits for room. Cancelling the call while it waits
+        to be saved leaves the task in.
 
         Args:
             prompt: what to do.
@@ -267,6 +273,18 @@ class Node(NodeControl):
             PeertaskError: INVALID_ADDRESS, PEER_UNREACHABLE and the like, when `to` is an address; DRAINING when the
                 node is stopping; CONFLICT when the id belongs to another task.
         """
+        task_id = await self._take_in(prompt, to=to, timeout=timeout, **fields)
+        await self.manager.wait_saved(task_id)
+        return task_id
+
+    async def _take_in(
+        self,
+        prompt: str,
+        *,
+        to: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        **fields: Any,
+    ) -> TaskId:
         metadata = inject_traceparent(fields.pop("metadata", None) or {})
         if metadata:
             fields["metadata"] = metadata
@@ -277,7 +295,8 @@ class Node(NodeControl):
         deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)
         while True:
             try:
-                return self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline).id
+                self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
+                return task.id
             except TaskRejected as error:
                 if error.code is not ErrorCode.BUSY:
                     raise
@@ -349,7 +368,7 @@ class Node(NodeControl):
         try:
             return outcome(await self.manager.wait(task_id))
         except trio.Cancelled:
-            if self.manager.find_task(task_id) is not None:
+            with suppress(TaskNotFound):
                 self.manager.cancel_task(task_id)
             raise
 

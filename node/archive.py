@@ -53,7 +53,7 @@ def read_line(text: str, place: str) -> ArchivedTask:
         _check_version(shape)
         archived = ArchivedTask(TaskRecord.from_dict(shape["record"]), [fact_from_dict(one) for one in shape["facts"]])
         retold = archived.changes()[-1].record
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise _malformed(place, f"{type(error).__name__}: {error}") from error
     except PeertaskError as error:
         raise _malformed(place, str(error)) from error

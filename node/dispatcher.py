@@ -62,6 +62,8 @@ SWEEP_SLACK = 64
 # What a peer that has said nothing of its limits is given at once.
 SIMPLE_PEER_SLOTS = 1
 
+# A peer that says so has no room, whatever it told before.
+_NO_ROOM = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING})
 # What the dispatcher itself records: it has acted on it already.
 _OWN_FACTS = frozenset({Claimed, Started, Progressed})
 
@@ -171,7 +173,9 @@ class Dispatcher:
             if record.status is TaskStatus.PENDING:
                 self._backlog.update(record)
             else:  # it waits again when that is saved, as the feed will tell
-                self._manager.apply(after_restart(record, self._own_id, self._clock.now()))
+                latest = self._manager.latest(record.id)
+                if not latest.terminal and latest.status is not TaskStatus.PENDING:
+                    self._record(after_restart(latest, self._own_id, self._clock.now()))
 
     def _observe(self, change: Change) -> None:
         record, fact = change
@@ -189,7 +193,7 @@ class Dispatcher:
     def _starts_at_once(self, record: TaskRecord) -> bool:
         nursery, now = self._nursery, self._clock.now()
         # A task that came with more than its birth, from a checkpoint, has not just come.
-        if nursery is None or self._manager.draining or self._manager.latest(record.id) is not record:
+        if nursery is None or self._manager.draining or not self._manager.is_latest(record):
             return False
         worker = start_at_once(self._backlog, record, self._roster or self._call_roll(), now=now)
         if worker is None:
@@ -327,15 +331,17 @@ class Dispatcher:
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Take note of the end of an attempt; called by it, once."""
         del self._attempts[attempt.task.id]
-        self._return_slot(attempt.worker)
+        self._return_slot(attempt.worker, refused=isinstance(outcome, PeertaskError) and outcome.code in _NO_ROOM)
         if not self._attempts:
             self._idle.set()
         self._conclude(attempt, outcome)
 
-    def _return_slot(self, worker: Worker) -> None:
+    def _return_slot(self, worker: Worker, *, refused: bool = False) -> None:
         # A peer that has been away has a new worker, which took the count over.
         owner = worker if worker.peer_id == self._own_id else self._peers.get(worker.peer_id, worker)
         owner.busy -= 1
+        if refused:  # until it tells its load again: others come first where any peer will do
+            owner.load = owner.slots
         self._wake_if_waiting()
 
     # --- recording ---------------------------------------------------------------------------------------------------

@@ -204,6 +204,10 @@ class TaskManager(CheckpointedTasks, TaskService):
         """
         return self._latest(task_id) or self.get_task(task_id)
 
+    def is_latest(self, record: TaskRecord) -> bool:
+        """Whether no fact of its task has been judged since."""
+        return self._latest(record.id) is record
+
     @overload
     def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]: ...
 
@@ -325,11 +329,22 @@ class TaskManager(CheckpointedTasks, TaskService):
         waiter = _Waiter()
         self._feed.listen_to(task_id, waiter.take)
         try:
-            await waiter.ended.wait()
+            await waiter.told.wait()
         except BaseException:
             self._feed.unlisten_to(task_id, waiter.take)
             raise
         return waiter.record or self.get_task(task_id)
+
+    async def wait_saved(self, task_id: TaskId) -> None:
+        """Return when a task that was taken in is saved, so that everybody sees it."""
+        if task_id in self._records:
+            return
+        saved = _Waiter(for_end=False)
+        self._feed.listen_to(task_id, saved.take)
+        try:
+            await saved.told.wait()
+        finally:
+            self._feed.unlisten_to(task_id, saved.take)
 
     async def wait_for_room(self) -> None:
         """Return when `submit` may have room again; callers take turns."""
@@ -368,9 +383,11 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._unsaved[task_id] = record
         try:
             self._append(changes)
-        except PeertaskError:
+        except PeertaskError as error:
             if self._unsaved.pop(task_id, None) is not None and before is not None:
                 self._unsaved[task_id] = before
+            if error.code is ErrorCode.CONFLICT:
+                raise TaskNotFound(f"task {task_id} is not this node's any more: {error.message}") from error
             raise
         return record
 
@@ -473,18 +490,19 @@ class TaskManager(CheckpointedTasks, TaskService):
 
 
 class _Waiter:
-    """Waits for the last change of one task."""
+    """Waits for the last change of one task, or for any."""
 
-    __slots__ = ("ended", "record")
+    __slots__ = ("_for_end", "record", "told")
 
-    def __init__(self) -> None:
-        self.ended = trio.Event()
+    def __init__(self, *, for_end: bool = True) -> None:
+        self._for_end = for_end
+        self.told = trio.Event()
         self.record: TaskRecord | None = None
 
     def take(self, change: Change) -> None:
-        if change.record.terminal:
+        if change.record.terminal or not self._for_end:
             self.record = change.record
-            self.ended.set()
+            self.told.set()
 
 
 def outcome(record: TaskRecord) -> TaskResult:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,7 +26,7 @@ from node.interfaces import Change, Store
 from node.net.identity import load_or_create_identity, peer_id_of
 from node.retention import Capacity, FinishedTasks
 from node.storage import Storage, storage_of
-from protocol import ErrorCode, Fact, PeerId, PeertaskError, TaskId, TaskRecord
+from protocol import MAX_PAYLOAD_BYTES, ErrorCode, Fact, PeerId, PeertaskError, TaskId, TaskRecord
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -35,6 +37,10 @@ STANDARD: Final = Path("-")
 _TASKS_A_DRAW: Final = 200
 # What is appended and not saved yet is held in memory.
 _IMPORT_WINDOW: Final = 1_000
+# Longer than any commit; a store that saves nothing for so long has refused what waits.
+_STALLED_S: Final = 15.0
+# A task and its result at their largest, twice, with every character escaped.
+_MAX_LINE_CHARS: Final = 12 * MAX_PAYLOAD_BYTES
 _MS_PER_HOUR: Final = 3_600_000
 
 
@@ -95,7 +101,10 @@ class Storekeeper:
         from node.stores.sqlite import find_faults
 
         with self._exclusive():
-            return await trio.to_thread.run_sync(find_faults, Path(storage.place))
+            try:
+                return await trio.to_thread.run_sync(find_faults, Path(storage.place))
+            except PeertaskError as error:
+                return [str(error)]
 
     async def _check_tasks(self, store: Store, faults: list[str]) -> int:
         tasks = 0
@@ -103,9 +112,7 @@ class Storekeeper:
             async for record in _records(store):
                 tasks += 1
                 advance()
-                facts = await _facts(store, record.id)
-                if len(facts) == record.seq and retell(facts)[-1].record != record:
-                    faults.append(f"task {record.id}: its facts do not lead to its record")
+                faults += await _faults_of(store, record)
         return tasks
 
     async def migrate(self, *, dry_run: bool) -> ExitCode:
@@ -173,26 +180,32 @@ class Storekeeper:
 
     async def import_from(self, file: Path) -> ExitCode:
         """Take the tasks of an export in; those that are there already are left as they are."""
-        archived = await trio.to_thread.run_sync(lambda: list(_read(file)))
-        saved = _Saved()
+        saved, new, known = _Saved(), 0, 0
         async with self._opened(saved, create=True) as kept:
-            known = {record.id async for record in _records(kept.store)}
-            new = [one for one in archived if one.record.id not in known]
-            with self._progress("import", len(new)) as advance:
-                for one in new:
-                    kept.store.append(one.changes())
-                    await saved.wait_for_room(kept.store)
-                    advance()
-        lines = [
-            f"{len(new):,} tasks imported",
-            *([f"{len(archived) - len(new):,} were there already"] if known else []),
-        ]
-        self._tell(kept.storage, lines, tasks=len(new), known=len(archived) - len(new))
+            ids = {record.id async for record in _records(kept.store)}
+            with _lines(file) as lines, self._progress("import") as advance:
+                while lot := await trio.to_thread.run_sync(lines.next_lot):
+                    for one in lot:
+                        advance()
+                        if one.record.id in ids:
+                            known += 1
+                            continue
+                        ids.add(one.record.id)
+                        kept.store.append(one.changes())
+                        new += 1
+                        await saved.wait_for_room(kept.store, new)
+            await saved.wait_for_all(kept.store, new)
+        told = [f"{new:,} tasks imported", *([f"{known:,} were there already"] if known else [])]
+        self._tell(kept.storage, told, tasks=new, known=known)
         return ExitCode.OK
 
     # --- around them -------------------------------------------------------------------------------------------------
 
     def _storage(self) -> Storage:
+        if not self._folder.is_dir():
+            raise PeertaskError(
+                f"there is no data folder {self._folder}", code=ErrorCode.INVALID_CONFIG, remedy="Name it with --data"
+            )
         return storage_of(self._settings, PeerId(peer_id_of(load_or_create_identity(self._folder))))
 
     @asynccontextmanager
@@ -201,8 +214,24 @@ class Storekeeper:
         if not create:
             self._require_place(storage)
         with self._exclusive():
+            await self._refuse_damaged(storage)
             async with storage.store.running(saved or _Saved()):
                 yield _Kept(storage.store, storage)
+
+    async def _refuse_damaged(self, storage: Storage) -> None:
+        """A node sets a damaged file aside when it starts; looking after it must not."""
+        path = trio.Path(storage.place)
+        if self._settings.store != "sqlite" or not await path.exists():
+            return
+        from node.stores.sqlite import find_faults
+
+        faults = await trio.to_thread.run_sync(find_faults, Path(storage.place))
+        if faults:
+            raise PeertaskError(
+                f"the SQLite store {storage.place} is damaged: {faults[0]}",
+                code=ErrorCode.STORE_FAILED,
+                remedy="`peertask store check` tells all; a node that starts sets it aside, and goes on with the rest",
+            )
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -233,30 +262,41 @@ class Storekeeper:
 
 
 class _Saved:
-    """Counts what a store has saved, so that an import does not run ahead of the disk."""
+    """Counts the tasks that a store has saved, so that an import does not run ahead of the disk."""
 
     def __init__(self) -> None:
-        self._ended = 0
-        self._asked = 0
+        self._tasks: set[TaskId] = set()
         self._changed = trio.Event()
 
     def __call__(self, changes: Sequence[Change]) -> None:
-        self._ended += len({change.record.id for change in changes})
+        self._tasks.update(change.record.id for change in changes)
         self._changed.set()
         self._changed = trio.Event()
 
-    async def wait_for_room(self, store: Store) -> None:
-        """Return when few tasks wait to be saved.
+    async def wait_for_room(self, store: Store, asked: int) -> None:
+        """Return when few tasks wait to be saved; raises as `wait_for_all` does."""
+        await self._wait(store, asked - _IMPORT_WINDOW)
+
+    async def wait_for_all(self, store: Store, asked: int) -> None:
+        """Return when so many tasks are saved.
 
         Raises:
-            PeertaskError: code STORE_FAILED, when the store cannot save.
+            PeertaskError: code STORE_FAILED, when the store cannot save, or saves nothing more.
         """
-        self._asked += 1
-        while self._asked - self._ended > _IMPORT_WINDOW:
+        await self._wait(store, asked)
+
+    async def _wait(self, store: Store, wanted: int) -> None:
+        while len(self._tasks) < wanted:
             if store.failure is not None:
                 raise store.failure
-            with trio.move_on_after(1):  # a store says nothing when it begins to fail
+            with trio.move_on_after(_STALLED_S) as stall:  # a store says nothing when it begins to fail
                 await self._changed.wait()
+            if stall.cancelled_caught and store.failure is None:
+                raise PeertaskError(
+                    f"{wanted - len(self._tasks):,} tasks are not saved, and the store saves nothing more",
+                    code=ErrorCode.STORE_FAILED,
+                    remedy="The log says what was refused; what is saved stays, so import the file again afterwards",
+                )
 
 
 class _Advance:
@@ -298,18 +338,55 @@ async def _records(store: Store) -> AsyncIterator[TaskRecord]:
             yield record
 
 
+async def _faults_of(store: Store, record: TaskRecord) -> list[str]:
+    try:
+        facts = await _facts(store, record.id)
+        whole = len(facts) != record.seq or retell(facts)[-1].record == record
+    except PeertaskError as error:
+        return [f"task {record.id}: {error}"]
+    return [] if whole else [f"task {record.id}: its facts do not lead to its record"]
+
+
 async def _facts(store: Store, task_id: TaskId) -> list[Fact]:
     async with aclosing(store.facts(task_id)) as facts:
         return [fact async for fact in facts]
 
 
-def _read(file: Path) -> Iterator[ArchivedTask]:
+class _Lines:
+    """Reads the lines of an export a lot at a time, because a file may be larger than memory."""
+
+    def __init__(self, stream: IO[str], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._number = 0
+
+    def next_lot(self) -> list[ArchivedTask]:
+        """Return the next tasks; none at the end.
+
+        Raises:
+            PeertaskError: a line is too long, or not a task of an export.
+        """
+        lot: list[ArchivedTask] = []
+        while len(lot) < _TASKS_A_DRAW and (line := self._stream.readline(_MAX_LINE_CHARS)):
+            self._number += 1
+            place = f"line {self._number} of {self._name}"
+            if len(line) == _MAX_LINE_CHARS:
+                raise PeertaskError(
+                    f"{place} has more than {_MAX_LINE_CHARS:,} characters, which no task has",
+                    code=ErrorCode.INVALID_TASK,
+                    remedy="Take the line out",
+                )
+            if line.strip():
+                lot.append(read_line(line, place))
+        return lot
+
+
+@contextmanager
+def _lines(file: Path) -> Iterator[_Lines]:
     name = "standard input" if file == STANDARD else str(file)
     try:
-        with nullcontext(sys.stdin) if file == STANDARD else file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield read_line(line, f"line {number} of {name}")
+        with nullcontext(sys.stdin) if file == STANDARD else file.open(encoding="utf-8") as stream:
+            yield _Lines(stream, name)
     except (OSError, UnicodeDecodeError) as error:
         raise PeertaskError(
             f"{name} cannot be read: {error}", code=ErrorCode.INVALID_CONFIG, remedy="Name a file of an export"
@@ -323,17 +400,20 @@ def _written(file: Path) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    draft = file.with_name(f".{file.name}.part")
+    draft = None
     try:
-        with draft.open("w", encoding="utf-8") as out:
+        # Readable for its owner only, as the store is: it holds prompts and results.
+        handle, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
             yield out
-        draft.replace(file)
+        Path(draft).replace(file)
     except OSError as error:
         raise PeertaskError(
             f"{file} cannot be written: {error.strerror}", code=ErrorCode.INVALID_CONFIG, remedy="Name another file"
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
 
 
 def _size(place: Path) -> int | None:

@@ -72,7 +72,13 @@ def after_restart(record: TaskRecord, own_id: PeerId, now: int) -> Transition:
     message = "the node ended while the task was under way"
     if record.holder == own_id and record.lost_leases + 1 >= MAX_LOST_LEASES:
         return Failed(record.id, now, record.attempt, Failure.of(ErrorCode.LEASE_LOST, message))
-    return Released(record.id, now, record.attempt, ErrorCode.LEASE_LOST, message, 0)
+    return Released(record.id, now, record.attempt, ErrorCode.LEASE_LOST, message, _again_at(record, own_id, now))
+
+
+def _again_at(record: TaskRecord, own_id: PeerId, now: int) -> int:
+    """Return when a task goes on after a restart: one that may move gives its own peer time to be connected again."""
+    movable = record.target is None or record.task.retry.elsewhere
+    return now + REATTACH_GRACE_MS if movable and record.holder not in (None, own_id) else 0
 
 
 def backoff_ms(policy: RetryPolicy, failures: int, rng: random.Random) -> int:

@@ -43,7 +43,7 @@ class RemoteDelegate(Delegate, ChannelHandler):
     def __init__(self, network: Network) -> None:
         self._network = network
         self._open: dict[Channel, dict[TaskId, Delegation]] = {}
-        self._owed_cancels: dict[TaskId, PeerId] = {}
+        self._owed_cancels: dict[tuple[TaskId, PeerId], None] = {}
 
     def begin(self, delegation: Delegation) -> None:
         """Submit the task to its holder."""
@@ -58,7 +58,9 @@ class RemoteDelegate(Delegate, ChannelHandler):
         except PeertaskError as error:
             delegation.finish(error)
             return
-        self._owed_cancels.pop(delegation.task.id, None)  # what was to be stopped there is wanted again
+        self._owed_cancels.pop(
+            (delegation.task.id, delegation.holder), None
+        )  # what was to be stopped there is wanted again
         self._open.setdefault(channel, {})[delegation.task.id] = delegation
 
     def stop(self, delegation: Delegation) -> None:
@@ -84,22 +86,21 @@ class RemoteDelegate(Delegate, ChannelHandler):
             self._open.get(channel, {}).pop(delegation.task.id, None)
 
     def _owe_cancel(self, task_id: TaskId, holder: PeerId) -> None:
-        self._owed_cancels[task_id] = holder
+        self._owed_cancels[task_id, holder] = None
         if len(self._owed_cancels) > MAX_OWED_CANCELS:
             del self._owed_cancels[next(iter(self._owed_cancels))]
 
     def opened(self, channel: Channel) -> None:
         """Stop what this node wanted stopped while the peer was away."""
-        owed = [task_id for task_id, peer_id in self._owed_cancels.items() if peer_id == channel.peer_id]
-        for task_id in owed:
+        for task_id, peer_id in [owed for owed in self._owed_cancels if owed[1] == channel.peer_id]:
             if _send_cancel(channel, task_id):
-                del self._owed_cancels[task_id]
+                del self._owed_cancels[task_id, peer_id]
 
     def received(self, channel: Channel, frame: Frame) -> None:
         """Take an answer of a peer; answers to tasks that were given up are dropped."""
         tasks = self._open.get(channel, {})
         if self._owed_cancels and isinstance(frame, Result | Reject):
-            self._owed_cancels.pop(frame.task_id, None)
+            self._owed_cancels.pop((frame.task_id, channel.peer_id), None)
         match frame:
             case Accept():
                 if (delegation := tasks.get(frame.task_id)) is not None:

@@ -18,6 +18,7 @@ from protocol import (
     Accept,
     Attach,
     Cancel,
+    ErrorCode,
     Failure,
     Frame,
     PeerId,
@@ -36,6 +37,9 @@ from protocol import (
 )
 
 log = structlog.get_logger(__name__)
+
+# A full disk or a server that is away is not over in less.
+UNSAVED_RETRY_AFTER_MS = 1_000
 
 
 class PeerGateway(ChannelHandler):
@@ -103,7 +107,7 @@ class PeerGateway(ChannelHandler):
             self._service.submit(task, requester=channel.peer_id, target=self._own_id, deadline=deadline)
         except PeertaskError as error:
             self._feed.unlisten_to(task.id, delivery.take)
-            _reject(channel, task.id, error)
+            _reject(channel, task.id, _for_strangers(error))
             return
         if not delivery.accepted and (record := self._service.find_task(task.id)) is not None:
             self._deliver_again(record, delivery)
@@ -198,6 +202,16 @@ class _Delivery:
         if isinstance(error, TooLarge):
             failure = Failure.from_error(error)
             _send(self._channel, Result(task_id=record.id, seq=record.seq, failure=failure))
+
+
+def _for_strangers(error: PeertaskError) -> PeertaskError:
+    """Return what a peer may know: that nothing can be saved is trouble of this node, and where it would be its own."""
+    if error.code is not ErrorCode.STORE_FAILED:
+        return error
+    log.warning("a task was refused, because it cannot be saved", reason=str(error))
+    return TaskRejected(
+        "this node cannot save tasks at the moment", code=ErrorCode.BUSY, retry_after_ms=UNSAVED_RETRY_AFTER_MS
+    )
 
 
 def _reject(channel: Channel, task_id: TaskId, error: PeertaskError) -> None:

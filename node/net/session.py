@@ -67,7 +67,7 @@ OWN_PAUSE_S = 1.0
 # A session on which nothing is under way beats at half the pace: a question is due when nothing was heard for longer.
 QUIET_BEATS = 1.5
 # Whoever did not open the stream leaves the asking to the other, for as long as leaves time for an answer.
-PATIENT_BEATS = 1.9
+PATIENT_BEATS = 1.6
 # The side that is asked measures the round trip now and then too.
 LATENCY_KEPT_S = 60.0
 # A Bye with this much text is taken whatever the peer's limits are.

@@ -248,6 +248,24 @@ async def test_a_full_node_is_busy_and_says_when_to_come_back() -> None:
         assert bench.manager.open_tasks == 2
 
 
+async def test_waiting_for_a_task_to_be_saved_ends_when_everybody_sees_it() -> None:
+    """At once for one that is saved."""
+    store = HeldStore()
+    async with running(store=store) as bench:
+        saved = bench.submit()
+        await bench.manager.wait_saved(saved)
+        store.hold()
+        task_id = bench.submit()
+        with trio.move_on_after(0.05) as patience:
+            await bench.manager.wait_saved(task_id)
+        assert patience.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.manager.wait_saved, task_id)
+            await wait_all_tasks_blocked()
+            store.release()
+        assert bench.manager.get_task(task_id).seq == 1
+
+
 async def test_a_node_whose_store_cannot_save_takes_nothing_new_and_says_why() -> None:
     """The error is the store's own; what is known is still told, and goes on."""
     store = HeldStore()
@@ -474,7 +492,7 @@ async def test_what_the_store_refuses_has_not_happened() -> None:
         bench.begin(task.id)
         store.forget([task.id])
         before = bench.manager.latest(task.id)
-        assert code_of(lambda: bench.complete(task.id)) is ErrorCode.CONFLICT
+        assert code_of(lambda: bench.complete(task.id)) is ErrorCode.NOT_FOUND
         assert bench.manager.latest(task.id) == before
     bench = Bench()
     assert code_of(bench.submit) is ErrorCode.STORE_FAILED

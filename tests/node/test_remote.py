@@ -53,6 +53,7 @@ from protocol import (
     TaskFailed,
     TaskId,
     TaskRecord,
+    TaskResult,
     TaskStatus,
 )
 from tests.node.memory_node import MemoryNode
@@ -639,6 +640,28 @@ async def test_a_worker_that_was_lost_is_told_when_another_one_has_its_task(
         assert pair.executor.running == 0
 
 
+async def test_a_worker_that_cannot_save_is_busy_and_costs_nobody_a_task(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """Its disk is not the requester's trouble: a named task waits for it, and others go to whoever has room."""
+    store = HeldStore()
+    async with pair_on(hub, store=store) as pair:
+        cat = MemoryNode(hub, "cat", [ScriptedExecutor()])
+        async with cat.running():
+            await pair.ann.connect(cat)
+            store.failure = PeertaskError("no room is left on /home/ben", code=ErrorCode.STORE_FAILED)
+            anywhere = [pair.ann.submit(f"prompt {number}", kind="scripted") for number in range(20)]
+            named = pair.submit("named")
+            for task_id in anywhere:
+                record = await pair.ann.wait(task_id)
+                assert (record.status, record.holder) == (TaskStatus.COMPLETE, cat.peer_id)
+            await trio.sleep(10)
+            assert not pair.ann.manager.get_task(named).terminal
+            assert not any("/home/ben" in fact.message for fact in pair.facts(Released))
+            store.failure = None
+            assert (await pair.ann.wait(named)).status is TaskStatus.COMPLETE
+
+
 async def test_slots_at_a_peer_are_right_after_reconnections(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """However often the link breaks, the requester has as many tasks under way as the worker takes, and never more."""
     async with pair_on(hub, limits=Limits(in_flight=4)) as pair:
@@ -765,6 +788,24 @@ async def test_a_session_that_ends_loses_what_was_under_way_on_it(autojump_clock
     for delegation in delegations:
         assert delegation.code is ErrorCode.PEER_LOST
         assert "somebody tripped" in str(delegation.outcomes[0])
+
+
+async def test_a_cancel_is_owed_to_the_peer_that_was_lost_and_to_no_other(
+    autojump_clock: MockClock, asking: Asking
+) -> None:
+    """That another one has the task now, and answers, settles nothing."""
+    task = make_task(sender="ann")
+    asking.delegate.abandon(task.id, PeerId("lost"))
+    delegation = await asking.begin(id=task.id)
+    asking.delegate.abandon(task.id, PeerId("lost too"))
+    await asking.answer(Accept(task.id), Result(task_id=task.id, seq=4, result=TaskResult(task.id, "done", 1)))
+    assert delegation.outcomes == [TaskResult(task.id, "done", 1)]
+    lost = MemoryNetwork(asking.hub, "lost")
+    told = RecordingHandler()
+    async with lost.running(told, RecordingHandler(), lambda _peer: PeerAdvert()):
+        await asking.network.connect(lost.addresses[0])
+        await told.wait_for_frames(1)
+        assert told.frames == [Cancel(task.id)]
 
 
 async def test_the_cancels_that_are_owed_are_bounded(autojump_clock: MockClock, asking: Asking) -> None:

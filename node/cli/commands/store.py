@@ -46,7 +46,7 @@ ACTIONS = ("info", "check", "migrate", "export", "import", "gc")
     "--keep",
     type=click.IntRange(min=0),
     metavar="N",
-    help="With gc: keep so many finished tasks, the newest. [default: retention_records]",
+    help="With gc: keep so many finished tasks at most, the newest. [default: retention_records]",
 )
 @client_options
 def command(

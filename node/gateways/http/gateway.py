@@ -12,10 +12,22 @@ from starlette.responses import Response
 
 from node.gateways.http.event_stream import Stopping
 from node.gateways.http.events import KEEP_ALIVE_S
+from node.gateways.http.limits import SAVE_PATIENCE_S
 from node.gateways.http.node_control import NodeControl
 from node.gateways.http.request_models import Submission
 from node.interfaces import Change, Clock, TaskService
-from protocol import MAX_PAYLOAD_BYTES, PeerId, Task, TaskId, TaskNotFound, TaskRecord, TaskResult, parse_task_id
+from protocol import (
+    MAX_PAYLOAD_BYTES,
+    ErrorCode,
+    PeerId,
+    PeertaskError,
+    Task,
+    TaskId,
+    TaskNotFound,
+    TaskRecord,
+    TaskResult,
+    parse_task_id,
+)
 
 _TRACEPARENT = "traceparent"
 
@@ -115,10 +127,21 @@ class Gateway:
             return None
 
     async def saved(self, record: TaskRecord) -> TaskRecord:
-        """Return the record of a task once the fact that made `record` may be told."""
-        async with self.service.watch(record.id, record.seq - 1) as changes:
-            async for _ in changes:
-                break
+        """Return the record of a task once the fact that made `record` may be told.
+
+        Raises:
+            PeertaskError: code STORE_FAILED, when that takes too long; the task is taken in all the same.
+        """
+        with trio.move_on_after(SAVE_PATIENCE_S) as patience:
+            async with self.service.watch(record.id, record.seq - 1) as changes:
+                async for _ in changes:
+                    break
+        if patience.cancelled_caught:
+            raise PeertaskError(
+                f"task {record.id} is taken in, but not saved yet: the store of the node does not answer",
+                code=ErrorCode.STORE_FAILED,
+                remedy=f"It goes on when the store does; see the node's log, and later `peertask show {record.id}`",
+            )
         return self.service.get_task(record.id)
 
     async def ended(self, task_id: TaskId, wait_s: float) -> TaskRecord:

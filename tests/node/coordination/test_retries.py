@@ -215,6 +215,13 @@ def test_a_task_that_was_under_way_when_the_node_ended_goes_on() -> None:
     assert advance(stopped, after_restart(stopped, PEER, START_MS + 9)).status is TaskStatus.CANCELLED
 
 
+def test_a_task_that_may_move_gives_its_peer_time_after_a_restart() -> None:
+    """The peer goes on with it, and nobody repeats the work before it could be connected again."""
+    anywhere, named = executing(target=None), executing()
+    starts = [after_restart(record, OWN, START_MS) for record in (anywhere, named)]
+    assert [fact.not_before for fact in starts if isinstance(fact, Released)] == [START_MS + REATTACH_GRACE_MS, 0]
+
+
 def test_a_task_that_ends_the_node_again_and_again_is_given_up() -> None:
     """Sixteen processes of this node died of it; one that another peer holds is not to blame."""
     record = executing(lost_leases=MAX_LOST_LEASES - 1)

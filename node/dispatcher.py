@@ -166,16 +166,18 @@ class Dispatcher:
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        """Go on with what the store held: what was under way when the last process ended is planned again."""
+        """Go on with what the store held: what was under way when the last process ended is planned again.
+
+        That it is given up must be saved first, as anything that the backlog is told: it would be planned twice otherwise,
+        now and when it is saved.
+        """
         for record in self._manager.list_tasks():
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is TaskStatus.PENDING:
                 self._backlog.update(record)
-            else:  # it waits again when that is saved, as the feed will tell
-                latest = self._manager.latest(record.id)
-                if not latest.terminal and latest.status is not TaskStatus.PENDING:
-                    self._record(after_restart(latest, self._own_id, self._clock.now()))
+            else:  # it waits again when that is saved, as the feed will tell; a cancel may have come first
+                self._record(after_restart(record, self._own_id, self._clock.now()))
 
     def _observe(self, change: Change) -> None:
         record, fact = change

@@ -815,6 +815,48 @@ async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(
     assert scene.facts(task_id) == [Submitted, Claimed, Started, Released]
 
 
+async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What was under way when the node crashed runs once more, and once only, however long the disk takes."""
+    store = HeldStore()
+    async with scene_of(hub, store=store) as scene:
+        scene.executor.then(Hang())
+        task_id = scene.submit()
+        await scene.executor.wait_until_begun(1)
+        store.lose()
+    store.hold()
+    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+        gate = trio.Event()
+        again.executor.then((Until(gate), Return("done")))
+        await wait_all_tasks_blocked()
+        assert again.executor.seen == []
+        await commit_all(store)
+        gate.set()
+        await commit_all(store)
+        assert again.record(task_id).status is TaskStatus.COMPLETE
+        assert again.facts(task_id) == [Released, Claimed, Started, Completed]
+        assert len(again.executor.seen) == 1
+        assert again.node.dispatcher.executing == 0
+
+
+async def test_a_cancel_may_come_before_a_node_has_begun_to_go_on(autojump_clock: MockClock, hub: MemoryHub) -> None:
+    """A task that was under way when the node crashed is cancelled, and the loop goes on."""
+    store = HeldStore()
+    async with scene_of(hub, store=store) as scene:
+        scene.executor.then(Hang())
+        task_id = scene.submit()
+        await scene.executor.wait_until_begun(1)
+        store.lose()
+    store.hold()
+    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+        again.node.manager.cancel_task(task_id)
+        await commit_all(store)
+        assert again.record(task_id).status is TaskStatus.CANCELLED
+        store.release()
+        assert (await again.run()).status is TaskStatus.COMPLETE
+
+
 async def test_tasks_that_ended_long_before_their_deadline_are_not_held_on_to(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:

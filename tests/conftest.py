@@ -7,6 +7,13 @@ from collections.abc import Generator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run have more of what is left to chance."""
+    crashes = parser.getgroup("crashes", "tests that kill nodes (tests/acceptance/test_crash_rounds.py)")
+    crashes.addoption("--rounds", type=int, default=200, help="how many rounds to play in all (200)")
+    crashes.addoption("--crash-seed", default="1", metavar="TEXT", help="what the rounds are drawn from (1)")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep reports in what UTF-8 can carry.

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -57,12 +57,38 @@ class Done:
         return error
 
 
+class Child(Protocol):
+    """What of `subprocess.Popen` is used here; there are cheaper ways to start a process."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as far as that was asked for."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return how it ended, None when it has not."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return how it ended."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+        ...
+
+
 @dataclass(slots=True)
 class Process:
     """A command that runs beside the test."""
 
     name: str
-    popen: subprocess.Popen[bytes]
+    popen: Child
     out: Path
     err: Path
 
@@ -80,6 +106,11 @@ class Process:
         """Send it a signal."""
         self.popen.send_signal(number)
 
+    def kill(self) -> None:
+        """End it with SIGKILL, and wait until it is gone."""
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait()
+
     def wait(self, limit_s: float = CALL_S) -> Done:
         """Wait for its end."""
         code = self.popen.wait(limit_s)
@@ -94,11 +125,10 @@ class Process:
         """End it, by force when it does not end by itself."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGCONT)
-            self.popen.terminate()
+            self.popen.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(STOP_S)
-            self.popen.kill()
-            self.popen.wait()
+            self.kill()
 
 
 @dataclass(slots=True)
@@ -159,7 +189,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._processes: list[Process] = []
-        self.environment = _clean_environment(folder)
+        self.environment = clean_environment(folder)
 
     def run(
         self,
@@ -186,8 +216,16 @@ class Stage:
         """Start a command that runs beside the test."""
         name = f"{len(self._processes)}-{arguments[0]}"
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
+        process = Process(name, self.launch(arguments, stdin, out, err, settings), out, err)
+        self._processes.append(process)
+        return process
+
+    def launch(
+        self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]
+    ) -> Child:
+        """Start a process of its own, with its output in files; other stages know other ways."""
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            popen = subprocess.Popen(
+            return subprocess.Popen(
                 [str(PEERTASK), *arguments],
                 stdin=stdin,
                 stdout=stdout,
@@ -195,9 +233,6 @@ class Stage:
                 env=self.environment | dict(settings),
                 cwd=self.folder,
             )
-        process = Process(name, popen, out, err)
-        self._processes.append(process)
-        return process
 
     def start_node(self, name: str, *options: str, settings: Mapping[str, str] = NO_SETTINGS) -> NodeProcess:
         """Start a node with a data folder of that name, and wait until it is ready."""
@@ -253,7 +288,7 @@ def open_stage(folder: Path) -> Iterator[Stage]:
     stage.close()
 
 
-def _clean_environment(folder: Path) -> dict[str, str]:
+def clean_environment(folder: Path) -> dict[str, str]:
     """The environment without the settings and folders of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PEERTASK_")}
     homes = {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_DATA_HOME": str(folder / "share"), "NO_COLOR": "1"}

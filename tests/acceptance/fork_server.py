@@ -1,0 +1,222 @@
+"""Real processes of ``peertask`` at the price of a fork: a round of a crash test costs a tenth of a second, not two.
+
+A process of its own imports all that `peertask node` needs, once. For each request it forks a child, which runs the
+command line with the arguments that were asked for, as the program `peertask` does. So a node under test is a process
+with its own sockets, files, locks and threads, which can be ended with SIGKILL like any other; only the import, which
+has no state that a crash could harm, is shared. What differs from a fresh process is checked where it could matter:
+nothing but modules is loaded before the fork, no thread runs, no event loop is open.
+
+The children end when the fork server does, however that ends: their standard input is a pipe that it alone can write to,
+and `peertask node --until-eof` stops when the pipe does.
+
+Usage: python -m tests.acceptance.fork_server
+
+A request is a line of JSON: ``{"arguments", "out", "err", "folder", "environment"}`` to start a child, answered with its process id,
+and ``{"pid", "block"}`` to ask for its end, answered with its exit code, or null while it runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from tests.acceptance.processes import POLL_S, Stage
+
+# What `peertask node` and its parts import when they are first used.
+LOADED = (
+    "node.app",
+    "node.cli.commands.node",
+    "node.cli.serving",
+    "node.gateways.http.server",
+    "node.stores.files",
+    "node.stores.sqlite",
+    "platformdirs",
+)
+PROJECT = Path(__file__).parents[2]
+
+
+class Forked:
+    """A child of a fork server."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server = server
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit code when it has ended, as `subprocess.Popen.poll` does."""
+        return self._look(block=False)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended after so many seconds.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while (code := self._look(block=timeout is None)) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["peertask"], timeout or 0)
+            time.sleep(POLL_S)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended: until that was asked for, its process id is nobody else's."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def _look(self, *, block: bool) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._server.ask({"pid": self.pid, "block": block})
+        return self.returncode
+
+
+class ForkServer:
+    """The side of the test."""
+
+    def __init__(self) -> None:
+        # Nothing is measured there: a process that is killed cannot tell what it has run.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.acceptance.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=PROJECT,
+            text=True,
+            bufsize=1,
+        )
+
+    def start(
+        self, arguments: Sequence[str], out: Path, err: Path, folder: Path, environment: Mapping[str, str]
+    ) -> Forked:
+        """Run ``peertask`` with these arguments beside the test, in a folder, with its output in files."""
+        for path in (out, err):
+            path.touch()
+        request = {
+            "arguments": list(arguments),
+            "out": str(out),
+            "err": str(err),
+            "folder": str(folder),
+            "environment": dict(environment),
+        }
+        return Forked(self, self.ask(request))
+
+    def ask(self, request: Mapping[str, object]) -> Any:
+        """Return the answer to a request."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(request) + "\n")
+        answer = stdout.readline()
+        assert answer, f"the fork server ended with {self._process.wait()}"
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End it, and with it what still runs of its children."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+class ForkStage(Stage):
+    """A stage whose processes are children of a fork server, and end when it does."""
+
+    def __init__(self, folder: Path, server: ForkServer) -> None:
+        super().__init__(folder)
+        self._server = server
+
+    def launch(
+        self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]
+    ) -> Forked:
+        """Fork a child; its standard input ends with the fork server, whatever is asked for."""
+        return self._server.start(arguments, out, err, self.folder, self.environment | dict(settings))
+
+
+# --- the process of its own -------------------------------------------------------------------------------------------
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer requests until there are no more; then end the children that still run."""
+    leash, held = os.pipe()
+    running: set[int] = set()
+    try:
+        for line in requests:
+            request = json.loads(line)
+            if "pid" in request:
+                answer = _exit_code(request["pid"], block=request["block"])
+                if answer is not None:
+                    running.discard(request["pid"])
+            else:
+                answer = _fork(request, leash, held)
+                running.add(answer)
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+    finally:
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _exit_code(pid: int, *, block: bool) -> int | None:
+    ended, status = os.waitpid(pid, 0 if block else os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _fork(request: Mapping[str, Any], leash: int, held: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.close(held)
+    os.dup2(leash, 0)
+    os.close(leash)
+    for path, descriptor in ((request["out"], 1), (request["err"], 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    _run(request["arguments"])
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from node.cli.entry import main  # noqa: PLC0415 - loaded in `main` already; the side of the test has no use for it
+
+    sys.argv[1:] = arguments
+    code: object = 1
+    try:
+        main()
+    except SystemExit as ending:
+        code = ending.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0)
+
+
+def main() -> None:
+    """Load everything, then serve."""
+    for name in LOADED:
+        importlib.import_module(name)
+    assert threading.active_count() == 1, "a fork would leave the other threads behind"
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that they share
+    serve(sys.stdin, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,6 +75,7 @@ class Node(NodeControl):
         self.feed = Feed()
         self._clock = SystemClock()
         self._started_at = self._clock.now()
+        self._has_started = trio.Event()
         self._metrics = NodeMetrics()
         self._executors: dict[str, Executor] = {}
         key_pair = load_or_create_identity(config.data) if config.data is not None else create_identity()
@@ -138,6 +139,7 @@ class Node(NodeControl):
             for address in (*self.config.peers, *self.config.bootstrap):
                 self._network.keep(address)
             log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
+            self._has_started.set()
             yield
 
     # --- what programs of this machine ask over the control socket ----------------------------------------------------
@@ -145,6 +147,8 @@ class Node(NodeControl):
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
         """Answer on the control socket of the data folder for the length of the context; `open_node` calls this.
+
+        Who asks while the node starts is answered when it runs: before, it does not know its tasks.
 
         Raises:
             PeertaskError: code INVALID_CONFIG, when another node runs in the data folder.
@@ -162,7 +166,14 @@ class Node(NodeControl):
 
         async def answer(task_status: trio.TaskStatus[object]) -> None:
             try:
-                await serve(gateway, folder, stop=stop, bind=self.config.http, task_status=task_status)
+                await serve(
+                    gateway,
+                    folder,
+                    stop=stop,
+                    begin=self._has_started,
+                    bind=self.config.http,
+                    task_status=task_status,
+                )
             finally:
                 stopped.set()
 

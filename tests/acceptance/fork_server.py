@@ -138,9 +138,7 @@ class ForkStage(Stage):
         super().__init__(folder)
         self._server = server
 
-    def launch(
-        self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]
-    ) -> Forked:
+    def launch(self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]) -> Forked:
         """Fork a child; its standard input ends with the fork server, whatever is asked for."""
         return self._server.start(arguments, out, err, self.folder, self.environment | dict(settings))
 

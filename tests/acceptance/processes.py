@@ -220,9 +220,7 @@ class Stage:
         self._processes.append(process)
         return process
 
-    def launch(
-        self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]
-    ) -> Child:
+    def launch(self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]) -> Child:
         """Start a process of its own, with its output in files; other stages know other ways."""
         with out.open("wb") as stdout, err.open("wb") as stderr:
             return subprocess.Popen(

@@ -12,7 +12,8 @@ import trio.testing
 
 from node.app import Node, open_node
 from node.config import NodeConfig
-from node.interfaces import Change
+from node.gateways.http.client import ControlClient
+from node.interfaces import Change, Committed
 from node.stores.memory import MemoryStore
 from node.testing import Hang, Return, ScriptedExecutor, Until
 from protocol import ErrorCode, InvalidTask, PeertaskError, TaskFailed, TaskNotFound, TaskStatus, new_task_id
@@ -195,3 +196,72 @@ async def test_a_second_node_in_a_data_folder_is_refused(tmp_path: Path) -> None
             assert "peertask" in first.metrics()
         async with open_node(config) as again:
             assert again.peer_id == first.peer_id
+
+
+class SlowToOpen(MemoryStore):
+    """Opens when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening, self.may_open = trio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def running(self, committed: Committed) -> AsyncIterator[None]:
+        """Wait, and be open."""
+        self.opening.set()
+        await self.may_open.wait()
+        async with super().running(committed):
+            yield
+
+
+async def test_who_asks_while_a_node_starts_is_answered_when_it_runs(tmp_path: Path) -> None:
+    """A client of a node that was restarted is not told that there is no such task, nor that the store is not open."""
+    store, config = SlowToOpen(), NodeConfig(data=tmp_path)
+    store.may_open.set()
+    async with open_node(config, store=store) as node:
+        earlier = await node.submit("earlier", kind="echo")
+    store.opening, store.may_open = trio.Event(), trio.Event()
+    answers: list[str] = []
+
+    async def ask() -> None:
+        client = ControlClient(tmp_path)
+        answers.append((await client.get(earlier.task_id)).status)
+        answers.append((await client.submit("later", kind="echo", wait_s=TEST_S)).status)
+        nursery.cancel_scope.cancel()
+
+    with trio.fail_after(TEST_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_cancelled, config, store)
+            await store.opening.wait()
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert answers == []
+            store.may_open.set()
+    assert answers == [TaskStatus.COMPLETE, TaskStatus.COMPLETE]
+
+
+async def test_a_node_that_cannot_start_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Who asked while it tried is told that no node answers."""
+    store = SlowToOpen()
+    refused: list[PeertaskError] = []
+
+    async def ask() -> None:
+        with pytest.raises(PeertaskError) as caught:
+            await ControlClient(tmp_path).info()
+        refused.append(caught.value)
+
+    with trio.fail_after(TEST_S):
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as starting:
+                starting.start_soon(serve_until_cancelled, NodeConfig(data=tmp_path), store)
+                await store.opening.wait()
+                nursery.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                starting.cancel_scope.cancel()
+    assert [error.code for error in refused] == [ErrorCode.NODE_UNAVAILABLE]
+
+
+async def serve_until_cancelled(config: NodeConfig, store: SlowToOpen) -> None:
+    """Run a node."""
+    async with open_node(config, store=store):
+        await trio.sleep_forever()

@@ -47,6 +47,7 @@ async def serve(
     folder: Path,
     *,
     stop: trio.Event,
+    begin: trio.Event | None = None,
     bind: str | None = None,
     task_status: trio.TaskStatus[ControlAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -59,6 +60,7 @@ async def serve(
         gateway: what is asked.
         folder: the data folder of the node; only one node may run there.
         stop: ends the serving.
+        begin: lets requests be answered; those that come before wait. None when there is nothing to wait for.
         bind: where to listen on TCP too, as HOST:PORT on loopback; port 0 lets the system choose.
         task_status: gets the address, for ``nursery.start``.
 
@@ -80,7 +82,7 @@ async def serve(
             try:
                 async with trio.open_nursery() as accepting:
                     for sock, served in listening:
-                        accepting.start_soon(_accept, sock, partial(connections.handle, served), handlers)
+                        accepting.start_soon(_accept, sock, partial(connections.handle, served), handlers, begin)
                     task_status.started(address)
                     await stop.wait()
                     accepting.cancel_scope.cancel()
@@ -94,7 +96,9 @@ async def serve(
 Handle = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-async def _accept(sock: socket.socket, handle: Handle, handlers: trio.Nursery) -> None:
+async def _accept(sock: socket.socket, handle: Handle, handlers: trio.Nursery, begin: trio.Event | None) -> None:
+    if begin is not None:
+        await begin.wait()
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     await trio.serve_listeners(handle, [listener], handler_nursery=handlers)
 

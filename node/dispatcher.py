@@ -168,8 +168,8 @@ class Dispatcher:
     def _restore(self) -> None:
         """Go on with what the store held: what was under way when the last process ended is planned again.
 
-        That it is given up must be saved first, as anything that the backlog is told: it would be planned twice otherwise,
-        now and when it is saved.
+        That it is given up must be saved first, as anything that the backlog is told: otherwise it would be planned
+        twice, now and when it is saved.
         """
         for record in self._manager.list_tasks():
             if record.terminal or record.id in self._attempts:

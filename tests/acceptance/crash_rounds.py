@@ -20,8 +20,8 @@ from node.gateways.http.client import ControlClient
 from node.gateways.http.response_models import EventView, TaskSummary
 from node.net.identity import load_or_create_identity, peer_id_of
 from protocol import ErrorCode, PeertaskError, TaskId, new_task_id
-from tests.acceptance.processes import NodeProcess, Stage
 from tests.acceptance.ports import port_of_its_own
+from tests.acceptance.processes import NodeProcess, Stage
 
 Name = Literal["requester", "worker"]
 
@@ -188,11 +188,11 @@ class Pair:
 
     def run(self, rounds: Iterator[Round]) -> None:
         """Play rounds, up to where all tasks have ended."""
-        since = time.monotonic()
+        begun = time.monotonic()
         for number, this in enumerate(rounds, 1):
-            print(f"round {number}: {this}")  # noqa: T201 - shown when a test fails
+            print(f"{time.monotonic() - begun:6.1f} s  round {number}: {this}")  # noqa: T201 - shown when a test fails
             self._play(this)
-        self.tally.seconds = time.monotonic() - since
+        self.tally.seconds = time.monotonic() - begun
 
     def stop(self) -> None:
         """Kill both: what was told is saved, and needs no farewell."""

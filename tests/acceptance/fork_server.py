@@ -6,13 +6,13 @@ with its own sockets, files, locks and threads, which can be ended with SIGKILL 
 has no state that a crash could harm, is shared. What differs from a fresh process is checked where it could matter:
 nothing but modules is loaded before the fork, no thread runs, no event loop is open.
 
-The children end when the fork server does, however that ends: their standard input is a pipe that it alone can write to,
-and `peertask node --until-eof` stops when the pipe does.
+The children end when the fork server does, however that ends: their standard input is a pipe that it alone can write
+to, and `peertask node --until-eof` stops when the pipe does.
 
 Usage: python -m tests.acceptance.fork_server
 
-A request is a line of JSON: ``{"arguments", "out", "err", "folder", "environment"}`` to start a child, answered with its process id,
-and ``{"pid", "block"}`` to ask for its end, answered with its exit code, or null while it runs.
+A request is a line of JSON: ``{"arguments", "out", "err", "folder", "environment"}`` to start a child, answered with
+its process id, and ``{"pid", "block"}`` to ask for its end, answered with its exit code, or null while it runs.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from tests.acceptance.processes import POLL_S, Stage
 
@@ -38,6 +39,7 @@ from tests.acceptance.processes import POLL_S, Stage
 LOADED = (
     "node.app",
     "node.cli.commands.node",
+    "node.cli.entry",
     "node.cli.serving",
     "node.gateways.http.server",
     "node.stores.files",
@@ -138,8 +140,15 @@ class ForkStage(Stage):
         super().__init__(folder)
         self._server = server
 
-    def launch(self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]) -> Forked:
-        """Fork a child; its standard input ends with the fork server, whatever is asked for."""
+    def launch(
+        self,
+        arguments: Sequence[str],
+        stdin: int,  # noqa: ARG002 - that of a child ends with the fork server, whatever is asked for
+        out: Path,
+        err: Path,
+        settings: Mapping[str, str],
+    ) -> Forked:
+        """Fork a child."""
         return self._server.start(arguments, out, err, self.folder, self.environment | dict(settings))
 
 
@@ -176,34 +185,45 @@ def _exit_code(pid: int, *, block: bool) -> int | None:
 
 def _fork(request: Mapping[str, Any], leash: int, held: int) -> int:
     pid = os.fork()
-    if pid:
-        return pid
-    os.close(held)
-    os.dup2(leash, 0)
-    os.close(leash)
-    for path, descriptor in ((request["out"], 1), (request["err"], 2)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(file, descriptor)
-        os.close(file)
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    _run(request["arguments"])
+    if not pid:
+        _become_child(request, leash, held)
+    return pid
 
 
-def _run(arguments: Sequence[str]) -> None:
-    from node.cli.entry import main  # noqa: PLC0415 - loaded in `main` already; the side of the test has no use for it
-
-    sys.argv[1:] = arguments
+def _become_child(request: Mapping[str, Any], leash: int, held: int) -> NoReturn:
+    """Never comes back, whatever happens: there is one fork server."""
     code: object = 1
     try:
-        main()
+        os.close(held)
+        os.dup2(leash, 0)
+        os.close(leash)
+        _write_to(request["out"], 1)
+        _write_to(request["err"], 2)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        _run(request["arguments"])
     except SystemExit as ending:
         code = ending.code
+    except BaseException:  # noqa: BLE001 - there is nobody else to tell it to
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 0)
+
+
+def _write_to(path: str, descriptor: int) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(file, descriptor)
+    os.close(file)
+
+
+def _run(arguments: Sequence[str]) -> NoReturn:
+    from node.cli.entry import main  # noqa: PLC0415 - loaded in `main` already; the side of the test has no use for it
+
+    sys.argv[1:] = arguments
+    main()
 
 
 def main() -> None:

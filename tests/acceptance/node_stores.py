@@ -32,7 +32,7 @@ def read_store(store: str, folder: Path) -> dict[TaskId, TaskRecord]:
 
 
 async def _read(store: str, folder: Path) -> dict[TaskId, TaskRecord]:
-    kept = storage_of(NodeConfig(data=folder, store=store)).store
+    kept = storage_of(NodeConfig.model_validate({"data": folder, "store": store})).store
     with trio.fail_after(READ_S):
         async with kept.running(_refuse):
             if isinstance(kept, FilesStore):

@@ -251,13 +251,12 @@ async def test_a_node_that_cannot_start_leaves_nobody_waiting(tmp_path: Path) ->
         refused.append(caught.value)
 
     with trio.fail_after(TEST_S):
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as starting:
-                starting.start_soon(serve_until_cancelled, NodeConfig(data=tmp_path), store)
-                await store.opening.wait()
-                nursery.start_soon(ask)
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                starting.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery, trio.open_nursery() as starting:
+            starting.start_soon(serve_until_cancelled, NodeConfig(data=tmp_path), store)
+            await store.opening.wait()
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            starting.cancel_scope.cancel()
     assert [error.code for error in refused] == [ErrorCode.NODE_UNAVAILABLE]
 
 

@@ -176,8 +176,11 @@ class Dispatcher:
                 continue
             if record.status is TaskStatus.PENDING:
                 self._backlog.update(record)
-            else:  # it waits again when that is saved, as the feed will tell; a cancel may have come first
-                self._record(after_restart(record, self._own_id, self._clock.now()))
+                continue
+            # It waits again when that is saved, as the feed will tell; a cancel may have come first.
+            self._record(after_restart(record, self._own_id, self._clock.now()))
+            if record.status is TaskStatus.CANCELLING and record.holder not in (None, self._own_id):
+                self._remote.abandon(record.id, record.holder)  # whoever was told to stop may not have heard it
 
     def _observe(self, change: Change) -> None:
         record, fact = change

@@ -583,6 +583,31 @@ async def test_a_requester_that_starts_again_gets_the_result_of_what_it_had_aske
             await check_recovery(pair, task_id)
 
 
+async def test_a_requester_that_crashed_while_it_cancelled_still_stops_the_worker(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """For its requester the task is cancelled at the start; the worker, who has not heard of it, is told."""
+    pair, store = Pair(hub, ScriptedExecutor()), HeldStore()
+    pair.executor.then(Hang())
+    pair.ann = MemoryNode(hub, "asker", store=store)
+    async with pair.ben.running():
+        async with pair.ann.running():
+            await pair.ann.connect(pair.ben)
+            task_id = pair.submit()
+            await pair.executor.wait_until_begun(1)
+            store.hold()
+            hub.drop_next(pair.ann.peer_id, pair.ben.peer_id, Cancel)
+            pair.ann.manager.cancel_task(task_id)
+            store.commit()
+            store.lose()
+        store.release()
+        pair.ann = MemoryNode(hub, "asker", store=store, former=pair.ann)
+        async with pair.ann.running():
+            assert (await pair.ann.wait(task_id)).status is TaskStatus.CANCELLED
+            await until(lambda: not pair.executor.running)
+            assert pair.ben.manager.get_task(task_id).status is TaskStatus.CANCELLED
+
+
 @pytest.mark.parametrize("elsewhere", [True, False])
 async def test_a_task_moves_to_another_peer_only_when_its_policy_says_so(
     autojump_clock: MockClock, hub: MemoryHub, *, elsewhere: bool

@@ -29,6 +29,10 @@ Name = Literal["requester", "worker"]
 TASKS_A_ROUND: Final = 10
 # A mock task takes half a second at most, so a kill within this time can hit every part of its life.
 LATEST_KILL_S: Final = 0.5
+# A prompt that goes in several chunks, so that a kill can come between two of them.
+IN_CHUNKS: Final = 600_000
+LARGE: Final = 0.05
+CANCELLED: Final = 0.1
 # A node is ready within a quarter of a second here: a kill within this time hits every step of its start.
 LATEST_KILL_OF_A_START_S: Final = 0.25
 STARTS_KILLED: Final = 0.25
@@ -73,16 +77,25 @@ class Wanted:
         id: its id, under which it is asked for again when no answer came.
         kind: mock or echo.
         to: who shall do it; None when the requester may choose.
+        padding: so many characters are added to the prompt.
+        cancelled: whether it is cancelled as soon as it is accepted.
     """
 
     id: TaskId
     kind: Literal["mock", "echo"]
     to: Name | None
+    padding: int = 0
+    cancelled: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """What is asked."""
+        return self.id + "." * self.padding
 
     @property
     def result(self) -> str:
-        """What must come of it."""
-        return self.id if self.kind == "echo" else f"Mock result for: {self.id}"
+        """What must come of it, unless it is cancelled in time."""
+        return self.prompt if self.kind == "echo" else f"Mock result for: {self.prompt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +160,13 @@ def _draw_killed_starts(rng: random.Random) -> tuple[float, ...]:
 def _draw_task(rng: random.Random) -> Wanted:
     # Most go to the worker; the requester does some itself, or chooses.
     to: Name | None = rng.choice(("worker", "worker", "worker", "worker", "requester", None))
-    return Wanted(new_task_id(), rng.choice(("mock", "echo")), to)
+    return Wanted(
+        new_task_id(),
+        rng.choice(("mock", "echo")),
+        to,
+        padding=IN_CHUNKS if rng.random() < LARGE else 0,
+        cancelled=rng.random() < CANCELLED,
+    )
 
 
 @dataclass(slots=True)
@@ -242,13 +261,14 @@ class Pair:
         for task in tasks:
             to = None if task.to is None else self.peer_ids[task.to]
             try:
-                view = await client.submit(task.id, id=task.id, kind=task.kind, to=to)
+                view = await client.submit(task.prompt, id=task.id, kind=task.kind, to=to)
+                if task.cancelled:
+                    await client.cancel(task.id)
             except PeertaskError as error:
                 if error.code is not ErrorCode.NODE_UNAVAILABLE:
                     raise
                 continue
-            assert view.id == task.id
-            self._answered.add(task.id)
+            self._answered.add(view.id)
             answers.one_more()
 
     async def _ask_again(self, this: Round) -> None:

@@ -101,6 +101,11 @@ class ForkServer:
             bufsize=1,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def start(
         self, arguments: Sequence[str], out: Path, err: Path, folder: Path, environment: Mapping[str, str]
     ) -> Forked:
@@ -128,9 +133,7 @@ class ForkServer:
 
     def close(self) -> None:
         """End it, and with it what still runs of its children."""
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._process.communicate()
 
 
 class ForkStage(Stage):

@@ -415,6 +415,14 @@ class TaskService(ABC):
         """
 
     @abstractmethod
+    def latest(self, task_id: TaskId) -> TaskRecord:
+        """Return the record of a task as it will be when all its facts are saved; not to be told to anybody.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+
+    @abstractmethod
     def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
         """Return the records that match, the newest first."""
 

@@ -122,7 +122,7 @@ class Gateway:
 
     def _first_time(self, task_id: str | None) -> Task | None:
         try:
-            return self.service.get_task(parse_task_id(task_id)).task if task_id else None
+            return self.service.latest(parse_task_id(task_id)).task if task_id else None
         except TaskNotFound:
             return None
 

@@ -20,7 +20,7 @@ from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.http.openapi import openapi_document
 from node.gateways.http.server import serve
-from node.interfaces import PeerInfo
+from node.interfaces import PeerInfo, Store
 from node.manager import TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryStore
@@ -132,10 +132,12 @@ async def serving(
     open_tasks: int = 100,
     payload_bytes: int = MAX_PAYLOAD_BYTES,
     keep_alive_s: float = KEEP_ALIVE_S,
+    store: Store | None = None,
 ) -> AsyncIterator[Served]:
     """Serve a gateway for the length of the context, then end it gracefully."""
     clock, node, stop = FakeClock(), ScriptedNode(), trio.Event()
-    manager = TaskManager(MemoryStore(), clock, Feed(), own_id=OWN_ID, capacity=Capacity(open_tasks=open_tasks))
+    capacity = Capacity(open_tasks=open_tasks)
+    manager = TaskManager(store or MemoryStore(), clock, Feed(), own_id=OWN_ID, capacity=capacity)
     with trio.fail_after(TEST_S):
         async with manager.running(), trio.open_nursery() as nursery:
 

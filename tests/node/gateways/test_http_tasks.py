@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from node.gateways.http.errors import STATUS_OF
 from node.gateways.http.limits import ENVELOPE_BYTES
+from node.testing import HeldStore
 from protocol import ErrorCode, TaskId, new_task_id
 from tests.node.gateways.http_node import OWN_ID, PEER_ADDRESS, PEER_ID, connected, serving
 
@@ -98,6 +100,31 @@ async def test_the_same_request_again_is_the_same_task(tmp_path: Path) -> None:
         assert first.json()["metadata"] == {"page": 3, "traceparent": trace}
         other = await client.post("/v1/tasks", json={**body, "prompt": "other"})
         assert (other.status_code, other.json()["error"]["code"]) == (409, "CONFLICT")
+
+
+async def test_a_request_may_be_repeated_while_the_first_is_being_saved(tmp_path: Path) -> None:
+    """Whoever had no answer because the disk takes long gets the same task, and both are answered when it is saved."""
+    store = HeldStore()
+    async with serving(tmp_path, store=store) as served, connected(served) as client:
+        store.hold()
+        body = {"prompt": "hello", "id": new_task_id()}
+        answers: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answers.append(await client.post("/v1/tasks", json=body))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while not store.held:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            served.clock.advance(5_000)
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert answers == []
+            assert len(store.held) == 1
+            store.release()
+        assert [answer.status_code for answer in answers] == [202, 202]
+        assert answers[0].json() == answers[1].json()
 
 
 async def test_a_task_can_be_sent_to_an_address_or_a_known_peer(tmp_path: Path) -> None:

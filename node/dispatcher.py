@@ -168,8 +168,8 @@ class Dispatcher:
     def _restore(self) -> None:
         """Go on with what the store held: what was under way when the last process ended is planned again.
 
-        That it is given up must be saved first, as anything that the backlog is told: otherwise it would be planned
-        twice, now and when it is saved.
+        That it is given up must be saved first, as the feed will tell: otherwise it would be planned twice. A cancel
+        may have come before, and then that is recorded.
         """
         for record in self._manager.list_tasks():
             if record.terminal or record.id in self._attempts:
@@ -177,7 +177,6 @@ class Dispatcher:
             if record.status is TaskStatus.PENDING:
                 self._backlog.update(record)
                 continue
-            # It waits again when that is saved, as the feed will tell; a cancel may have come first.
             self._record(after_restart(record, self._own_id, self._clock.now()))
             if record.status is TaskStatus.CANCELLING and record.holder not in (None, self._own_id):
                 self._remote.abandon(record.id, record.holder)  # whoever was told to stop may not have heard it

@@ -132,13 +132,12 @@ class Work:
 
     async def _work(self, worker_id: str, stop: trio.Event) -> None:
         while not stop.is_set():
-            tasks = [
-                {"id": new_task_id(), "prompt": PROMPT, "kind": "echo", "to": worker_id} for _ in range(TASKS_A_BATCH)
-            ]
+            task_ids = [new_task_id() for _ in range(TASKS_A_BATCH)]
+            tasks = [{"id": task_id, "prompt": PROMPT, "kind": "echo", "to": worker_id} for task_id in task_ids]
             for became in await self._client.submit_many(tasks):
                 if isinstance(became, PeertaskError):
                     sys.exit(f"a task was refused: {became}")
-            await self._client.finish(tasks[-1]["id"])
+            await self._client.finish(task_ids[-1])
             self.done += TASKS_A_BATCH
 
     async def check_ended(self) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import trio
 
@@ -24,6 +24,7 @@ from tests.acceptance.ports import port_of_its_own
 from tests.acceptance.processes import NodeProcess, Stage
 
 Name = Literal["requester", "worker"]
+Victim = Literal["requester", "worker", "store"]
 
 # Each round has some tasks that are done before the kill, some that it interrupts, and some that it finds waiting.
 TASKS_A_ROUND: Final = 10
@@ -40,6 +41,9 @@ ROUNDS_WITHOUT_A_REST: Final = 3
 # A task that was interrupted is done a second later; other tests may make that thirty times as slow.
 REST_S: Final = 60.0
 # Every open status; with none of these a task has ended.
+ASK_AGAIN_S: Final = 0.1
+# What a client is told when the node, or the server where it keeps its tasks, was killed.
+AWAY: Final = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.STORE_FAILED})
 OPEN: Final = ("pending", "claimed", "executing", "cancelling")
 FACTS: Final = ("Submitted", "Claimed", "Started", "Completed", "Released")
 MAX_LISTED: Final = 1000
@@ -103,38 +107,49 @@ class Round:
     """What happens in a round.
 
     Attributes:
-        victims: who is killed; two of them one right after the other.
+        victims: who is killed, one right after the other; the store is a server that both nodes use.
         moment: when.
-        killed_starts: after how many seconds of its start each victim is killed again.
+        killed_starts: after how many seconds of its start each node among the victims is killed again.
         tasks: what is asked for meanwhile.
         rests: whether all tasks are waited for at the end.
     """
 
-    victims: tuple[Name, ...]
+    victims: tuple[Victim, ...]
     moment: Moment
     killed_starts: tuple[float, ...]
     tasks: tuple[Wanted, ...]
     rests: bool
+
+    @property
+    def killed_nodes(self) -> tuple[Name, ...]:
+        """The nodes among the victims."""
+        return tuple(name for name in self.victims if name != "store")
 
     def __str__(self) -> str:
         starts = "".join(f", and {after_s:.3f} s after its start" for after_s in self.killed_starts)
         return f"{' and '.join(self.victims)} killed {self.moment}{starts}"
 
 
-VICTIMS: Final[tuple[tuple[Name, ...], ...]] = (
+VICTIMS: Final[tuple[tuple[Victim, ...], ...]] = (
     ("worker",),
     ("requester",),
     ("worker", "requester"),
     ("requester", "worker"),
 )
+VICTIMS_WITH_A_SERVER: Final[tuple[tuple[Victim, ...], ...]] = (
+    *VICTIMS,
+    ("store",),
+    ("store", "worker"),
+    ("requester", "store"),
+)
 
 
-def plan_rounds(seed: str, count: int) -> Iterator[Round]:
+def plan_rounds(seed: str, count: int, victims: Sequence[tuple[Victim, ...]] = VICTIMS) -> Iterator[Round]:
     """Draw the rounds of a test; every kind of victim has its turn."""
     rng = random.Random(seed)
     for number in range(count):
         yield Round(
-            victims=VICTIMS[number % len(VICTIMS)],
+            victims=victims[number % len(victims)],
             moment=_draw_moment(rng),
             killed_starts=_draw_killed_starts(rng),
             tasks=tuple(_draw_task(rng) for _ in range(TASKS_A_ROUND)),
@@ -179,17 +194,35 @@ class Tally:
     seconds: float = 0.0
 
 
+class StoreServer(Protocol):
+    """A server in which nodes keep their tasks."""
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        ...
+
+    async def start(self) -> None:
+        """Start it, once more perhaps, and return when it answers."""
+        ...
+
+
 class Pair:
     """A requester and a worker that know each other's address, and are started as often as they are killed.
 
     Args:
         stage: where they run.
         options: of `peertask node`, for both.
+        settings: their environment.
+        server: where they keep their tasks, if that is a process.
     """
 
-    def __init__(self, stage: Stage, *options: str) -> None:
+    def __init__(
+        self, stage: Stage, *options: str, settings: Mapping[str, str], server: StoreServer | None = None
+    ) -> None:
         self._stage = stage
         self._options = options
+        self._settings = settings
+        self._server = server
         self._ports = {name: port_of_its_own() for name in ("requester", "worker")}
         self.peer_ids = {name: peer_id_of(load_or_create_identity(self.folder(name))) for name in self._ports}
         self.tally = Tally()
@@ -221,9 +254,11 @@ class Pair:
     def _play(self, this: Round) -> None:
         self.wanted |= {task.id: task for task in this.tasks}
         trio.run(self._strike, this)
+        if self._server is not None and "store" in this.victims:
+            trio.run(self._server.start)
         for after_s in this.killed_starts:
-            self._kill_while_starting(this.victims, after_s)
-        self._nodes |= self._start(this.victims)
+            self._kill_while_starting(this.killed_nodes, after_s)
+        self._nodes |= self._start(this.killed_nodes)
         trio.run(self._ask_again, this)
         if this.rests:
             trio.run(self._rest)
@@ -241,9 +276,17 @@ class Pair:
             with trio.move_on_after(this.moment.after_s):
                 await (answers if this.moment.accepted else facts).reached.wait()
             for name in this.victims:
-                self.node(name).process.kill()
-                self.tally.killed[name] += 1
+                self._kill(name)
             facts.over.cancel()
+            if "store" in this.victims:  # nobody is answered before it is back
+                nursery.cancel_scope.cancel()
+
+    def _kill(self, name: Victim) -> None:
+        self.tally.killed[name] += 1
+        if name != "store":
+            self.node(name).process.kill()
+        elif self._server is not None:
+            self._server.kill()
 
     async def _watch(self, moment: Moment, facts: _Count, task_status: trio.TaskStatus[None]) -> None:
         """Count facts of a kind that a node tells, until the node is gone."""
@@ -265,7 +308,7 @@ class Pair:
                 if task.cancelled:
                     await client.cancel(task.id)
             except PeertaskError as error:
-                if error.code is not ErrorCode.NODE_UNAVAILABLE:
+                if error.code not in AWAY:
                     raise
                 continue
             self._answered.add(view.id)
@@ -275,7 +318,12 @@ class Pair:
         """Ask for the tasks that were not answered once more, under their ids: they may be known or not."""
         missing = [task for task in this.tasks if task.id not in self._answered]
         self.tally.repeated += len(missing)
-        await self._ask(missing, _Count(0))
+        with trio.fail_after(REST_S):
+            while missing:
+                await self._ask(missing, _Count(0))
+                missing = [task for task in missing if task.id not in self._answered]
+                if missing:  # the node has not found its store again; nobody is told when it does
+                    await trio.sleep(ASK_AGAIN_S)
         assert self._answered == self.wanted.keys()
 
     # --- starts ------------------------------------------------------------------------------------------------------
@@ -288,7 +336,9 @@ class Pair:
         (other,) = self._ports.keys() - {name}
         peer = f"/ip4/127.0.0.1/tcp/{self._ports[other]}/p2p/{self.peer_ids[other]}"
         listen = f"/ip4/127.0.0.1/tcp/{self._ports[name]}"
-        return self._stage.launch_node(name, "--listen", listen, "--peer", peer, *self._options)
+        return self._stage.launch_node(
+            name, "--listen", listen, "--peer", peer, *self._options, settings=self._settings
+        )
 
     def _kill_while_starting(self, names: Sequence[Name], after_s: float) -> None:
         launched = [self._launch(name) for name in names]
@@ -296,7 +346,7 @@ class Pair:
         for node in launched:
             assert node.process.popen.poll() is None, node.process.err.read_text()
             node.process.kill()
-        self.tally.killed_starts += 1
+        self.tally.killed_starts += bool(launched)
 
     # --- rest --------------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ LOADED = (
     "node.cli.serving",
     "node.gateways.http.server",
     "node.stores.files",
+    "node.stores.redis",
     "node.stores.sqlite",
     "platformdirs",
 )

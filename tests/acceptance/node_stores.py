@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -12,27 +12,31 @@ import trio
 
 from node.config import NodeConfig
 from node.history import retell
-from node.interfaces import Change
+from node.interfaces import Change, Store
 from node.storage import SQLITE_FILE, storage_of
 from node.stores.files import FilesStore
-from protocol import Completed, Fact, TaskId, TaskRecord
+from protocol import Completed, Fact, PeerId, TaskId, TaskRecord
 
 # A node opens its store and reads it within a second here; other tests may make that thirty times as slow.
 READ_S: Final = 60.0
 
 
-def read_store(store: str, folder: Path) -> dict[TaskId, TaskRecord]:
+def read_store(config: NodeConfig, owner: PeerId) -> dict[TaskId, TaskRecord]:
     """Return the records that a node has left, after a look at each: its facts are all there, and lead to it.
+
+    Args:
+        config: the settings of the node.
+        owner: who it is.
 
     Raises:
         AssertionError: the store is damaged, holds a task twice, or facts are missing; says which.
     """
-    INTACT[store](folder)
-    return trio.run(_read, store, folder)
+    if config.store == "sqlite":
+        _check_sqlite(config.data or Path())
+    return trio.run(_read, storage_of(config, owner).store)
 
 
-async def _read(store: str, folder: Path) -> dict[TaskId, TaskRecord]:
-    kept = storage_of(NodeConfig.model_validate({"data": folder, "store": store})).store
+async def _read(kept: Store) -> dict[TaskId, TaskRecord]:
     with trio.fail_after(READ_S):
         async with kept.running(_refuse):
             if isinstance(kept, FilesStore):
@@ -63,7 +67,7 @@ def _refuse(changes: Sequence[Change]) -> None:
 
 
 def _check_sqlite(folder: Path) -> None:
-    """Check the file as the last process has left it, with the WAL that goes with it, and that it is the first one."""
+    """Check the file as a crash has left it, before anybody could have mended it, and that it is the first one."""
     names = {path.name for path in folder.glob(f"{SQLITE_FILE}*")}
     assert names <= {SQLITE_FILE + suffix for suffix in ("", "-wal", "-shm")}, "a damaged file was set aside"
     with closing(sqlite3.connect(folder / SQLITE_FILE)) as connection:
@@ -71,11 +75,3 @@ def _check_sqlite(folder: Path) -> None:
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         gaps = "SELECT task_id FROM events GROUP BY task_id HAVING min(seq) != 1 OR max(seq) != count(*)"
         assert connection.execute(gaps).fetchall() == []
-
-
-def _check_nothing(_folder: Path) -> None:
-    """Leave it to the reading: there is nothing between the files and their content that could be damaged."""
-
-
-INTACT: Final[dict[str, Callable[[Path], None]]] = {"sqlite": _check_sqlite, "files": _check_nothing}
-"""Looks at what a crash has left, before anybody could have mended it."""

@@ -7,19 +7,24 @@ one before has left. `--rounds N` plays more of them, and `--crash-seed TEXT` ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trio
 
+from node.config import NodeConfig, variable_of
 from protocol import Completed, TaskId, TaskRecord, TaskStatus
-from tests.acceptance.crash_rounds import Pair, Round, Wanted, plan_rounds
+from tests.acceptance.crash_rounds import VICTIMS, VICTIMS_WITH_A_SERVER, Pair, Victim, Wanted, plan_rounds
 from tests.acceptance.fork_server import ForkServer, ForkStage
 from tests.acceptance.node_stores import read_store
+from tests.acceptance.ports import port_of_its_own
 from tests.acceptance.processes import Stage
+from tests.node.stores.redis_server import RedisServer, every_test_needs_redis
 
 # Those that are there after a crash.
-STORES = ("sqlite", "files")
+STORES = ("sqlite", "files", pytest.param("redis", marks=every_test_needs_redis))
 # Rounds that two nodes play; a part takes half a minute.
 ROUNDS_A_PART = 25
 # Those of the program itself take two seconds for each start: one for each kind of victim.
@@ -49,6 +54,53 @@ def fork_stage(tmp_path: Path, fork_server: ForkServer) -> Iterator[ForkStage]:
     stage.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where two nodes keep their tasks.
+
+    Attributes:
+        name: the name of the store.
+        server: the process in which it is, if it is one.
+    """
+
+    name: str
+    server: RedisServer | None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a node that has it, by name."""
+        return {"redis_connection_string": f"127.0.0.1:{self.server.port}"} if self.server else {}
+
+    @property
+    def victims(self) -> Sequence[tuple[Victim, ...]]:
+        """Who can be killed."""
+        return VICTIMS_WITH_A_SERVER if self.server else VICTIMS
+
+    def pair(self, stage: Stage, *options: str) -> Pair:
+        """Start two nodes that have it."""
+        environment = {variable_of(name): value for name, value in self.settings.items()}
+        return Pair(stage, "--store", self.name, *options, settings=environment, server=self.server)
+
+    def read(self, pair: Pair, name: str) -> dict[TaskId, TaskRecord]:
+        """Return what one of them has left."""
+        values = {"data": pair.folder(name), "store": self.name, **self.settings}
+        return read_store(NodeConfig.model_validate(values), pair.peer_ids[name])
+
+
+@pytest.fixture(params=STORES)
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    """Each of the stores."""
+    if request.param != "redis":
+        yield Kept(request.param, None)
+        return
+    (folder := tmp_path / "redis-server").mkdir()
+    server = RedisServer(folder)
+    server.port = port_of_its_own()
+    trio.run(server.start)
+    yield Kept(request.param, server)
+    server.kill()
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> str:
     """What the rounds of a run are drawn from; shown when a test fails."""
@@ -58,38 +110,31 @@ def seed(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", STORES)
 def test_what_was_accepted_survives_kills_at_random_moments(
-    fork_stage: ForkStage, store: str, part: int, seed: str
+    kept: Kept, fork_stage: ForkStage, part: int, seed: str
 ) -> None:
-    """Worker, requester or both die and come back, also while they start: every task completes, and does so once."""
-    pair = Pair(fork_stage, "--store", store, "--until-eof")
-    pair.run(plan_rounds(f"{seed} {store} {part}", ROUNDS_A_PART))
+    """Worker, requester, both or a server die and come back, also while they start: every task is done, once."""
+    pair = kept.pair(fork_stage, "--until-eof")
+    pair.run(plan_rounds(f"{seed} {kept.name} {part}", ROUNDS_A_PART, kept.victims))
     print(pair.tally)  # noqa: T201 - shown when a test fails
     pair.stop()
-    check_all_done(pair, store)
+    check_all_done(pair, kept)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", STORES)
-def test_what_was_accepted_survives_kills_of_the_program(stage: Stage, store: str, seed: str) -> None:
+def test_what_was_accepted_survives_kills_of_the_program(kept: Kept, stage: Stage, seed: str) -> None:
     """The same with processes that a user starts; `show --events` tells facts that are numbered without a gap."""
-    pair = Pair(stage, "--store", store)
-    pair.run(one_of_each_kind(f"{seed} {store} program"))
+    pair = kept.pair(stage)
+    pair.run(plan_rounds(f"{seed} {kept.name} program", ROUNDS_OF_THE_PROGRAM))
     for name in ("requester", "worker"):
         check_events(stage, pair, name)
     pair.stop()
-    check_all_done(pair, store)
+    check_all_done(pair, kept)
 
 
-def one_of_each_kind(seed: str) -> Iterator[Round]:
-    """Rounds in which the worker, the requester and both are killed."""
-    yield from plan_rounds(seed, ROUNDS_OF_THE_PROGRAM)
-
-
-def check_all_done(pair: Pair, store: str) -> None:
+def check_all_done(pair: Pair, kept: Kept) -> None:
     """Check that each task has ended as it must, and at both nodes alike if the worker has done it."""
-    asked, worked = (read_store(store, pair.folder(name)) for name in ("requester", "worker"))
+    asked, worked = (kept.read(pair, name) for name in ("requester", "worker"))
     assert asked.keys() == pair.wanted.keys()
     assert worked.keys() <= asked.keys()
     for task_id, wanted in pair.wanted.items():

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from node.config import NodeConfig
 from node.interfaces import Change
 from node.storage import SQLITE_FILE
 from node.stores.sqlite import SqliteStore
+from node.testing import TEST_PEER
 from tests.acceptance.crash_rounds import TASKS_A_ROUND, VICTIMS, plan_rounds
 from tests.acceptance.fork_server import ForkServer, ForkStage
 from tests.acceptance.node_stores import check_history, read_store
@@ -80,17 +82,17 @@ def test_a_missing_fact_is_noticed() -> None:
 
 def test_what_is_wrong_in_a_database_is_noticed(tmp_path: Path) -> None:
     """A fact that is gone, and a file that was set aside, each fail the check of the store."""
-    changes = life()
+    config, changes = NodeConfig(data=tmp_path, store="sqlite"), life()
     trio.run(save, tmp_path / SQLITE_FILE, changes)
-    assert read_store("sqlite", tmp_path) == {changes[-1].record.id: changes[-1].record}
+    assert read_store(config, TEST_PEER) == {changes[-1].record.id: changes[-1].record}
     (tmp_path / f"{SQLITE_FILE}.damaged").touch()
     with pytest.raises(AssertionError, match="set aside"):
-        read_store("sqlite", tmp_path)
+        read_store(config, TEST_PEER)
     (tmp_path / f"{SQLITE_FILE}.damaged").unlink()
     with closing(sqlite3.connect(tmp_path / SQLITE_FILE)) as connection, connection:
         connection.execute("DELETE FROM events WHERE seq = 2")
     with pytest.raises(AssertionError):
-        read_store("sqlite", tmp_path)
+        read_store(config, TEST_PEER)
 
 
 async def save(path: Path, changes: list[Change]) -> None:

@@ -201,8 +201,8 @@ class Storekeeper:
 
     # --- around them -------------------------------------------------------------------------------------------------
 
-    def _storage(self) -> Storage:
-        if not self._folder.is_dir():
+    def _storage(self, *, create: bool = False) -> Storage:
+        if not create and not self._folder.is_dir():
             raise PeertaskError(
                 f"there is no data folder {self._folder}", code=ErrorCode.INVALID_CONFIG, remedy="Name it with --data"
             )
@@ -210,7 +210,7 @@ class Storekeeper:
 
     @asynccontextmanager
     async def _opened(self, saved: _Saved | None = None, *, create: bool = False) -> AsyncIterator[_Kept]:
-        storage = self._storage()
+        storage = self._storage(create=create)
         if not create:
             self._require_place(storage)
         with self._exclusive():

@@ -50,6 +50,7 @@ async def test_an_export_is_imported_into_another_kind_of_store_without_loss(
     await fill(stage.folder / "a", origin)
     told = stage.run("store", "export", "one.jsonl", "--data", "a", "--store", origin, "--json").json()[0]
     assert told["tasks"] == 4
+    assert (stage.folder / "one.jsonl").stat().st_mode & 0o777 == 0o600
     imported = ("store", "import", "one.jsonl", "--data", "b", "--store", target, "--json")
     first, second = (stage.run(*imported).json()[0] for _ in range(2))
     assert [(one["tasks"], one["known"]) for one in (first, second)] == [(4, 0), (0, 4)]
@@ -74,6 +75,9 @@ async def test_check_finds_what_is_wrong_and_changes_nothing(stage: Stage) -> No
     path.write_bytes(damaged)
     found = stage.run("store", "check", "--data", "a")
     assert found.code == 1
+    refused = stage.run("store", "info", "--data", "a", "--json")
+    assert refused.code == 1
+    assert "is damaged" in refused.error()["message"]
     assert path.read_bytes() == damaged
 
 
@@ -102,7 +106,13 @@ def test_what_cannot_be_done_is_said_in_words(stage: Stage) -> None:
     """A store that is not there, a file that is no export, an argument too few."""
     missing = stage.run("store", "info", "--data", "nowhere", "--json")
     assert missing.code == 2
-    assert "there is no sqlite store" in missing.error()["message"]
+    assert "there is no data folder" in missing.error()["message"]
+    assert not (stage.folder / "nowhere").exists()
+    (stage.folder / "empty").mkdir(mode=0o700)
+    assert "there is no sqlite store" in stage.run("store", "info", "--data", "empty", "--json").error()["message"]
+    (stage.folder / "deep.jsonl").write_text("[" * 200_000)
+    deep = stage.run("store", "import", "deep.jsonl", "--data", "b", "--json")
+    assert "line 1 of deep.jsonl is not a task of an export" in deep.error()["message"]
     (stage.folder / "bad.jsonl").write_text('{"peertask": 2}\n')
     bad = stage.run("store", "import", "bad.jsonl", "--data", "b", "--json")
     assert "line 1 of bad.jsonl is not a task of an export" in bad.error()["message"]

@@ -16,28 +16,17 @@ from node.stores.sqlite import SqliteStore
 from node.stores.sqlite import database as statements
 from node.testing import START_MS, TEST_PEER, FakeSqliteDatabase, check_store, make_task
 from protocol import (
-    Cancelled,
-    CancelRequested,
-    Claimed,
-    Completed,
     ErrorCode,
     Fact,
-    Failed,
     PeertaskError,
     Progressed,
-    Released,
-    Started,
-    Submitted,
-    Task,
     TaskId,
     TaskRecord,
-    Transition,
     advance,
-    begin,
     new_task_id,
 )
+from tests.node.stores.drawn import histories
 from tests.node.stores.lives import birth, claim, completion, continued, life
-from tests.protocol import strategies
 
 
 def ignore(_changes: object) -> None:
@@ -332,48 +321,6 @@ async def test_a_refusal_is_logged_when_nobody_asks_for_it(tmp_path: Path) -> No
 
 
 # --- without loss ----------------------------------------------------------------------------------------------------
-
-_times = st.integers(0, strategies.LARGEST_INTEGER)
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Change]:
-    """A life of a task, with any values that the protocol allows."""
-    task: Task = draw(strategies.tasks)
-    submitted = Submitted(
-        task,
-        draw(_times),
-        draw(strategies.peer_ids),
-        draw(st.none() | strategies.peer_ids),
-        draw(st.none() | _times),
-    )
-    changes = [Change(begin(submitted), submitted)]
-    attempts = draw(st.integers(0, 3))
-    for attempt in range(1, attempts + 1):
-        facts: list[Transition] = [
-            Claimed(task.id, draw(_times), attempt, draw(strategies.peer_ids), draw(_times)),
-            Started(task.id, draw(_times), attempt),
-            Progressed(task.id, draw(_times), attempt, draw(st.floats(0, 1)), draw(strategies.texts), draw(_times)),
-        ]
-        if attempt < attempts:
-            reason = draw(strategies.codes)
-            facts.append(Released(task.id, draw(_times), attempt, reason, draw(strategies.texts), draw(_times)))
-        changes += continued(changes[-1], *facts)
-    ending = draw(st.sampled_from(_ENDINGS[bool(attempts)]))
-    result, failure = draw(strategies.results), draw(strategies.failures)
-    result = type(result)(task.id, result.result, result.duration_ms, result.artifacts)
-    ends: dict[str, list[Transition]] = {
-        "open": [],
-        "complete": [Completed(task.id, draw(_times), attempts, result)],
-        "failed": [Failed(task.id, draw(_times), attempts, failure)],
-        "cancelling": [CancelRequested(task.id, draw(_times))],
-        "cancelled": [CancelRequested(task.id, draw(_times)), Cancelled(task.id, draw(_times))],
-        "withdrawn": [Cancelled(task.id, draw(_times))],
-    }
-    return changes + continued(changes[-1], *ends[ending])
-
-
-_ENDINGS = {True: ("open", "complete", "failed", "cancelling", "cancelled"), False: ("open", "failed", "withdrawn")}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

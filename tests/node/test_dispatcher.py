@@ -731,28 +731,6 @@ async def test_an_execution_may_end_before_its_start_is_saved(
         assert facts[:3] == [Submitted, Claimed, Started]
 
 
-async def test_a_task_that_was_under_way_at_a_crash_is_executed_once_more_and_no_more(
-    autojump_clock: MockClock, hub: MemoryHub
-) -> None:
-    """It starts when its release is saved, and whatever is saved late does not start it again."""
-    store = HeldStore()
-    async with scene_of(hub, ScriptedExecutor().on("a prompt", Hang()), store=store) as scene:
-        task_id = scene.submit()
-        await scene.executor.wait_until_begun(1)
-        store.lose()
-    store.hold()
-    executor = ScriptedExecutor().on("a prompt", Delay(1_000), Return("done"))
-    async with scene_of(hub, executor, store=store, former=scene.node) as scene:
-        await wait_all_tasks_blocked()
-        assert executor.seen == []
-        store.commit()
-        await executor.wait_until_begun(1)
-        store.release()
-        assert (await scene.node.wait(task_id)).status is TaskStatus.COMPLETE
-        await trio.sleep(5)
-        assert len(executor.seen) == 1
-
-
 @pytest.mark.parametrize("script", [Return("done"), Raise(ValueError("no"))])
 async def test_a_cancel_and_an_end_may_wait_for_the_disk_together(
     autojump_clock: MockClock, hub: MemoryHub, script: Return | Raise

@@ -57,6 +57,20 @@ def storage_of(config: NodeConfig, owner: PeerId) -> Storage:
             return Storage(MemoryStore(), _checkpoints(folder) if folder else None)
 
 
+def left_behind(config: NodeConfig) -> Path | None:
+    """Return where a data folder has tasks of another kind of store, where it has none of the one asked for."""
+    if config.data is None:
+        return None
+    sqlite, files = config.data / SQLITE_FILE, next(config.data.glob("tasks/*/task-*.json"), None)
+    match config.store:
+        case "sqlite":
+            return files.parents[1] if files is not None and not sqlite.exists() else None
+        case "files":
+            return sqlite if files is None and sqlite.exists() else None
+        case _:
+            return sqlite if sqlite.exists() else None
+
+
 def _checkpoints(folder: Path) -> CheckpointFolder:
     from node.stores.files import FileCheckpoints, TaskFolder  # noqa: PLC0415 - see above
 

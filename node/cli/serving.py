@@ -108,6 +108,7 @@ async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
     from node.telemetry import configure_logging
 
     configure_logging(config.log_level, config.log_format)
+    _warn_of_tasks_elsewhere(config)
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
         async with open_node(config) as node, open_background() as nursery:
             tune_collector()
@@ -117,6 +118,21 @@ async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
             _tell("draining", f"{why}: finishing what runs, for {config.drain_s:g} s at most", as_json, reason=why)
             await node.drain()
     _tell("stopped", "stopped", as_json)
+
+
+def _warn_of_tasks_elsewhere(config: NodeConfig) -> None:
+    import structlog
+
+    from node.storage import left_behind
+
+    place = left_behind(config)
+    if place is not None:
+        structlog.get_logger(__name__).warning(
+            "the data folder has tasks that this node does not see, because they are in another kind of store",
+            store=config.store,
+            other=str(place),
+            remedy="Name that store with --store, or carry them over with `peertask store export` and `import`",
+        )
 
 
 async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool) -> str:

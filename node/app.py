@@ -421,6 +421,7 @@ class Node(NodeControl):
         self.manager.draining = True
         with trio.move_on_after(self.config.drain_s):
             await self._dispatcher.drain()
+            await self.manager.settle()  # an end that is not saved has been told to nobody
 
     async def _sweep(self) -> None:
         while True:

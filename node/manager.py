@@ -92,6 +92,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._usage: dict[PeerId, Usage] = {}
         self._open = 0
         self._room = trio.lowlevel.ParkingLot()
+        self._settled: trio.Event | None = None
         self._draining = False
         self._appending = False
         self._to_append: deque[Sequence[Change]] = deque()
@@ -346,6 +347,13 @@ class TaskManager(CheckpointedTasks, TaskService):
         finally:
             self._feed.unlisten_to(task_id, saved.take)
 
+    async def settle(self) -> None:
+        """Return when everything that has happened is saved, and told."""
+        while self._unsaved:
+            self._settled = trio.Event()
+            await self._settled.wait()
+        self._settled = None
+
     async def wait_for_room(self) -> None:
         """Return when `submit` may have room again; callers take turns."""
         if self._open >= self._capacity.open_tasks:
@@ -459,6 +467,8 @@ class TaskManager(CheckpointedTasks, TaskService):
             if record.terminal:
                 self._finish(record)
         self._feed.publish(changes)
+        if self._settled is not None and not self._unsaved:
+            self._settled.set()
 
     def _finish(self, record: TaskRecord) -> None:
         self._count_ended(record)

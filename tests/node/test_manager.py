@@ -266,6 +266,24 @@ async def test_waiting_for_a_task_to_be_saved_ends_when_everybody_sees_it() -> N
         assert bench.manager.get_task(task_id).seq == 1
 
 
+async def test_settling_ends_when_everything_is_saved_and_told() -> None:
+    """Whoever stops a node waits for it: what is not saved is told to nobody."""
+    store = HeldStore()
+    async with running(store=store) as bench:
+        await bench.manager.settle()
+        store.hold()
+        task_id = bench.submit()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.manager.settle)
+            await wait_all_tasks_blocked()
+            bench.begin(task_id)
+            store.commit()
+            await wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            store.release()
+        assert bench.manager.get_task(task_id).status is TaskStatus.EXECUTING
+
+
 async def test_a_node_whose_store_cannot_save_takes_nothing_new_and_says_why() -> None:
     """The error is the store's own; what is known is still told, and goes on."""
     store = HeldStore()

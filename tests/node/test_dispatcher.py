@@ -793,10 +793,8 @@ async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(
     assert scene.facts(task_id) == [Submitted, Claimed, Started, Released]
 
 
-async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
-    autojump_clock: MockClock, hub: MemoryHub
-) -> None:
-    """What was under way when the node crashed runs once more, and once only, however long the disk takes."""
+async def crashed_with_a_task(hub: MemoryHub) -> tuple[HeldStore, TaskId]:
+    """What a node has saved that crashed while it ran a task; from now on the store commits when the test says so."""
     store = HeldStore()
     async with scene_of(hub, store=store) as scene:
         scene.executor.then(Hang())
@@ -804,6 +802,14 @@ async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
         await scene.executor.wait_until_begun(1)
         store.lose()
     store.hold()
+    return store, task_id
+
+
+async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What was under way when the node crashed runs once more, and once only, however long the disk takes."""
+    store, task_id = await crashed_with_a_task(hub)
     async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
         gate = trio.Event()
         again.executor.then((Until(gate), Return("done")))
@@ -820,13 +826,7 @@ async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
 
 async def test_a_cancel_may_come_before_a_node_has_begun_to_go_on(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """A task that was under way when the node crashed is cancelled, and the loop goes on."""
-    store = HeldStore()
-    async with scene_of(hub, store=store) as scene:
-        scene.executor.then(Hang())
-        task_id = scene.submit()
-        await scene.executor.wait_until_begun(1)
-        store.lose()
-    store.hold()
+    store, task_id = await crashed_with_a_task(hub)
     async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
         again.node.manager.cancel_task(task_id)
         await commit_all(store)

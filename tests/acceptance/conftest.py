@@ -7,19 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import NodeProcess, Stage, open_stage
+from tests.acceptance.fork_server import ForkServer, ForkStage
+from tests.acceptance.processes import NodeProcess, Stage, closing_stage
+
+
+@pytest.fixture(scope="session")
+def program_server() -> Iterator[ForkServer]:
+    """Where the processes of most tests are forked from."""
+    server = ForkServer(measured=True)
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path, program_server: ForkServer) -> Iterator[Stage]:
     """Processes of one test."""
-    yield from open_stage(tmp_path)
+    yield from closing_stage(ForkStage(tmp_path, program_server))
+
+
+@pytest.fixture
+def program_stage(tmp_path: Path) -> Iterator[Stage]:
+    """Processes of one test, each started by the program that is installed."""
+    yield from closing_stage(Stage(tmp_path))
 
 
 @pytest.fixture(scope="module")
-def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def shared_stage(tmp_path_factory: pytest.TempPathFactory, program_server: ForkServer) -> Iterator[Stage]:
     """Processes that the tests of a module share."""
-    yield from open_stage(tmp_path_factory.mktemp("stage"))
+    yield from closing_stage(ForkStage(tmp_path_factory.mktemp("stage"), program_server))
 
 
 @pytest.fixture(scope="module")

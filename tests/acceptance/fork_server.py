@@ -1,4 +1,4 @@
-"""Real processes of ``peertask`` at the price of a fork: a round of a crash test costs a tenth of a second, not two.
+"""Real processes of ``peertask`` at the price of a fork: a node that starts costs a tenth of a second, not two.
 
 A process of its own imports all that `peertask node` needs, once. For each request it forks a child, which runs the
 command line with the arguments that were asked for, as the program `peertask` does. So a node under test is a process
@@ -6,19 +6,21 @@ with its own sockets, files, locks and threads, which can be ended with SIGKILL 
 has no state that a crash could harm, is shared. What differs from a fresh process is checked where it could matter:
 nothing but modules is loaded before the fork, no thread runs, no event loop is open.
 
-The children end when the fork server does, however that ends: their standard input is a pipe that it alone can write
-to, and `peertask node --until-eof` stops when the pipe does.
+The children end when the fork server does; however that ends, if they watch their standard input as `peertask node
+--until-eof` does, because it is a pipe that the server alone can write to.
 
 Usage: python -m tests.acceptance.fork_server
 
-A request is a line of JSON: ``{"arguments", "out", "err", "folder", "environment"}`` to start a child, answered with
-its process id, and ``{"pid", "block"}`` to ask for its end, answered with its exit code, or null while it runs.
+A request is a line of JSON: ``{"arguments", "in", "out", "err", "folder", "environment"}`` to start a child, answered
+with its process id, and ``{"pid", "block"}`` to ask for its end, answered with its exit code, or null while it runs.
+The three streams are files; for "in" null is the pipe.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import json
 import math
 import os
@@ -33,7 +35,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from tests.acceptance.processes import POLL_S, Stage
+from tests.acceptance.processes import CALL_S, NO_SETTINGS, POLL_S, Child, Done, Stage
 
 # What `peertask node` and its parts import when they are first used.
 LOADED = (
@@ -87,11 +89,15 @@ class Forked:
 
 
 class ForkServer:
-    """The side of the test."""
+    """The side of the test; for one thread at a time.
 
-    def __init__(self) -> None:
-        # Nothing is measured there: a process that is killed cannot tell what it has run.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    Args:
+        measured: whether the children count their coverage; in vain when they are killed.
+    """
+
+    def __init__(self, *, measured: bool = False) -> None:
+        ignored = ("PEERTASK_",) if measured else ("PEERTASK_", "COVERAGE")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ignored)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.acceptance.fork_server"],
             stdin=subprocess.PIPE,
@@ -108,13 +114,20 @@ class ForkServer:
         return self._process.pid
 
     def start(
-        self, arguments: Sequence[str], out: Path, err: Path, folder: Path, environment: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        out: Path,
+        err: Path,
+        folder: Path,
+        environment: Mapping[str, str],
+        stdin: Path | None = None,
     ) -> Forked:
         """Run ``peertask`` with these arguments beside the test, in a folder, with its output in files."""
         for path in (out, err):
             path.touch()
         request = {
             "arguments": list(arguments),
+            "in": None if stdin is None else str(stdin),
             "out": str(out),
             "err": str(err),
             "folder": str(folder),
@@ -143,16 +156,30 @@ class ForkStage(Stage):
     def __init__(self, folder: Path, server: ForkServer) -> None:
         super().__init__(folder)
         self._server = server
+        self._runs = itertools.count(1)
 
-    def launch(
+    def run(
         self,
-        arguments: Sequence[str],
-        stdin: int,  # noqa: ARG002 - that of a child ends with the fork server, whatever is asked for
-        out: Path,
-        err: Path,
-        settings: Mapping[str, str],
-    ) -> Forked:
-        """Fork a child."""
+        *arguments: str,
+        stdin: str | bytes = b"",
+        limit_s: float = CALL_S,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Done:
+        """Run a command to its end in a child."""
+        number = next(self._runs)
+        given, out, err = (self.folder / f"run-{number}.{stream}" for stream in ("in", "out", "err"))
+        given.write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+        child = self._server.start(arguments, out, err, self.folder, self.environment | dict(settings), given)
+        try:
+            code = child.wait(limit_s)
+        finally:
+            child.send_signal(signal.SIGKILL)
+        return Done(code, out.read_text(), err.read_text())
+
+    def launch(self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]) -> Child:
+        """Fork a child; one whose standard input is the test's own is a process like any other."""
+        if stdin != subprocess.DEVNULL:
+            return super().launch(arguments, stdin, out, err, settings)
         return self._server.start(arguments, out, err, self.folder, self.environment | dict(settings))
 
 
@@ -199,7 +226,7 @@ def _become_child(request: Mapping[str, Any], leash: int, held: int) -> NoReturn
     code: object = 1
     try:
         os.close(held)
-        os.dup2(leash, 0)
+        _read_from(leash if request["in"] is None else os.open(request["in"], os.O_RDONLY))
         os.close(leash)
         _write_to(request["out"], 1)
         _write_to(request["err"], 2)
@@ -217,6 +244,11 @@ def _become_child(request: Mapping[str, Any], leash: int, held: int) -> NoReturn
         os._exit(code if isinstance(code, int) else 0)
 
 
+def _read_from(descriptor: int) -> None:
+    os.dup2(descriptor, 0)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the old one may hold requests to the server
+
+
 def _write_to(path: str, descriptor: int) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(file, descriptor)
@@ -226,7 +258,7 @@ def _write_to(path: str, descriptor: int) -> None:
 def _run(arguments: Sequence[str]) -> NoReturn:
     from node.cli.entry import main  # noqa: PLC0415 - loaded in `main` already; the side of the test has no use for it
 
-    sys.argv[1:] = arguments
+    sys.argv[:] = ["peertask", *arguments]
     main()
 
 

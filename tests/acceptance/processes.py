@@ -280,9 +280,8 @@ def wait_until(condition: Callable[[], object], what: str, limit_s: float = CALL
         time.sleep(POLL_S)
 
 
-def open_stage(folder: Path) -> Iterator[Stage]:
+def closing_stage(stage: Stage) -> Iterator[Stage]:
     """The body of a fixture: a stage that is closed after the last test that uses it."""
-    stage = Stage(folder)
     yield stage
     stage.close()
 

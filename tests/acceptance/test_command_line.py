@@ -34,16 +34,16 @@ def test_help_is_shown_without_loading_anything_heavy(arguments: list[str]) -> N
 
 
 @pytest.mark.wheel
-def test_the_version_is_that_of_the_distribution(stage: Stage) -> None:
+def test_the_version_is_that_of_the_distribution(program_stage: Stage) -> None:
     """`peertask --version` prints one line."""
-    assert stage.run("--version").out.startswith("peertask ")
+    assert program_stage.run("--version").out.startswith("peertask ")
 
 
-def test_a_misspelt_command_or_option_is_answered_with_what_was_meant(stage: Stage) -> None:
+def test_a_misspelt_command_or_option_is_answered_with_what_was_meant(program_stage: Stage) -> None:
     """A usage error is one message and exit code 2; with --json it is an object."""
-    typed = stage.run("sned", "x")
+    typed = program_stage.run("sned", "x")
     assert (typed.code, "'send'" in typed.err) == (2, True)
-    option = stage.run("send", "--json", "--prority", "1", "x")
+    option = program_stage.run("send", "--json", "--prority", "1", "x")
     assert (option.code, option.error()["code"]) == (2, "USAGE")
     assert "--priority" in option.error()["message"]
 
@@ -51,16 +51,16 @@ def test_a_misspelt_command_or_option_is_answered_with_what_was_meant(stage: Sta
 @pytest.mark.parametrize(
     ("shell", "word", "cursor"), [("bash", "complete", "1"), ("zsh", "compdef", "1"), ("fish", "complete", "se")]
 )
-def test_a_shell_gets_what_it_needs_to_complete(stage: Stage, shell: str, word: str, cursor: str) -> None:
+def test_a_shell_gets_what_it_needs_to_complete(program_stage: Stage, shell: str, word: str, cursor: str) -> None:
     """The script is for the shell that was named, and the program answers what it asks."""
-    script = stage.run("completion", shell)
+    script = program_stage.run("completion", shell)
     assert script.code == 0
     assert word in script.out
     asked = {"_PEERTASK_COMPLETE": f"{shell}_complete", "COMP_WORDS": "peertask se", "COMP_CWORD": cursor}
-    assert "send" in stage.run(settings=asked).out
+    assert "send" in program_stage.run(settings=asked).out
 
 
-def test_an_output_that_nobody_reads_any_more_ends_the_command_quietly(stage: Stage) -> None:
+def test_an_output_that_nobody_reads_any_more_ends_the_command_quietly(program_stage: Stage) -> None:
     """`peertask completion bash | true` must not print a traceback."""
     command = f"{sys.executable} -m node.cli completion bash | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)

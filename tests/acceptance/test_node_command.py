@@ -14,9 +14,9 @@ from tests.acceptance.processes import Stage, wait_until
 
 
 @pytest.mark.wheel
-def test_the_first_line_says_where_the_node_answers_and_sigterm_ends_it_well(stage: Stage) -> None:
+def test_the_first_line_says_where_the_node_answers_and_sigterm_ends_it_well(program_stage: Stage) -> None:
     """A program that starts a node reads one line of JSON, and ends the node with exit code 0."""
-    node = stage.start_node("data", "--http", "127.0.0.1:0")
+    node = program_stage.start_node("data", "--http", "127.0.0.1:0")
     assert node.ready["peer_id"].startswith("12D3KooW")
     assert node.address.startswith("/ip4/127.0.0.1/tcp/")
     assert node.address.endswith(f"/p2p/{node.peer_id}")

@@ -14,24 +14,32 @@ stream never cancel its I/O; they put deadlines on waits in memory, and end a co
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import structlog
 import trio
-from libp2p.abc import IHost, INetConn, INetStream
-from libp2p.crypto.keys import KeyPair
+from libp2p.abc import IHost, INetConn, INetStream, IPeerStore
+from libp2p.crypto.keys import KeyPair, PrivateKey, PublicKey
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.custom_types import TProtocol
-from libp2p.host.basic_host import BasicHost
-from libp2p.identity.identify_push.identify_push import ID_PUSH
+from libp2p.custom_types import StreamHandlerFn, TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.host.exceptions import StreamFailure
+from libp2p.host.ping import ID as PING
+from libp2p.host.ping import PingService
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.identify import identify_handler_for
 from libp2p.network.connection import swarm_connection
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
@@ -60,8 +68,6 @@ SHUTDOWN_S: Final = 5.0
 """How long the orderly end of a host may take before its tasks are cancelled where they stand."""
 
 _PRIVATE_NAMES: Final = (
-    (BasicHost, "_swarm_stream_handler"),
-    (BasicHost, "_schedule_identify"),
     (Swarm, "_init_connection_management"),
     (Yamux, "_write_frame"),
     (Yamux, "_cleanup_on_error"),
@@ -95,36 +101,116 @@ class HostConfig:
     inbound: InboundLimits = field(default_factory=InboundLimits)
 
 
-class HardenedHost(BasicHost):
+class HardenedHost:
     """A libp2p host whose streams cannot hurt it and which asks nobody who they are.
 
-    It answers identify, so that foreign peers learn its protocols; it does not ask, because the session's own Hello
-    says more: that would cost a stream per connection, and an entry in memory for every peer ever seen.
+    It is what libp2p's own is of which peertask has a use: streams that agree on a protocol, and answers to identify
+    and ping, so that foreign peers learn what it speaks and that it lives. It does not ask for either, because the
+    session's own Hello says more: that would cost a stream per connection, and an entry in memory for every peer ever
+    seen. libp2p's also loads name services, web clients and port mappers: 15 MB and 0.4 s at every start.
+
+    Args:
+        swarm: its connections.
     """
 
     def __init__(self, swarm: HardenedSwarm) -> None:
-        super().__init__(swarm, disable_identify_address_discovery=True)
-        self.remove_stream_handler(ID_PUSH)  # what a peer pushes would be kept for hours, and nobody reads it
+        self._swarm = swarm
+        host = cast("IHost", self)  # what the answers to identify and ping need of one
+        handlers: dict[TProtocol | None, StreamHandlerFn | None] = {
+            IDENTIFY: identify_handler_for(host),
+            PING: PingService(host).handle_ping,
+        }
+        self._offered = Multiselect(handlers)
+        self._wanted = MultiselectClient()
+        swarm.set_stream_handler(self._serve)
+
+    def get_id(self) -> ID:
+        """Who this node is."""
+        return self._swarm.get_peer_id()
+
+    def get_network(self) -> HardenedSwarm:
+        """Return its connections."""
+        return self._swarm
+
+    def get_peerstore(self) -> IPeerStore:
+        """Return the keys and addresses of peers."""
+        return self._swarm.peerstore
+
+    def get_public_key(self) -> PublicKey:
+        """Return the key that others know this node by."""
+        return self._swarm.peerstore.pubkey(self.get_id())
+
+    def get_private_key(self) -> PrivateKey:
+        """Return the key that proves who this node is."""
+        return self._swarm.peerstore.privkey(self.get_id())
+
+    def get_mux(self) -> Multiselect:
+        """Return the protocols that it serves."""
+        return self._offered
+
+    def get_transport_addrs(self) -> list[Multiaddr]:
+        """Return where it listens."""
+        return [address for listener in self._swarm.listeners.values() for address in listener.get_addrs()]
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """Return where it listens, with its peer id."""
+        suffix = Multiaddr(f"/p2p/{self.get_id()}")
+        return [address.encapsulate(suffix) for address in self.get_transport_addrs()]
+
+    def set_stream_handler(self, protocol_id: TProtocol, stream_handler: StreamHandlerFn) -> None:
+        """Serve the streams of a protocol."""
+        self._offered.add_handler(protocol_id, stream_handler)
 
     async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
-        """Open a stream to a connected peer."""
-        stream = await super().new_stream(peer_id, protocol_ids)
+        """Open a stream to a connected peer.
+
+        Raises:
+            StreamFailure: the peer speaks none of the protocols, or did not say so in time; its cause says why.
+        """
+        stream = await self._swarm.new_stream(peer_id)
         make_prompt(stream, "_state_lock")
+        limit_s = int(self._swarm.connection_config.outbound_stream_protocol_negotiation_timeout)
+        try:
+            protocol = await self._wanted.select_one_of(protocol_ids, MultiselectCommunicator(stream), limit_s)
+        except BaseException as error:
+            with trio.CancelScope(shield=True), suppress(BaseLibp2pError):
+                await stream.reset()
+            if isinstance(error, MultiselectClientError):
+                raise StreamFailure(f"failed to open a stream to peer {peer_id}") from error
+            raise
+        stream.set_protocol(protocol)
         return stream
 
-    async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
-        make_prompt(net_stream, "_state_lock")
-        if _too_many_streams(net_stream):
-            await net_stream.reset()
+    async def close(self) -> None:
+        """Close every connection with a goodbye. Idempotent."""
+        await self._swarm.close()
+
+    async def _serve(self, stream: INetStream) -> None:
+        """Agree on a protocol, and hand the stream to its handler; what goes wrong ends the stream and nothing else."""
+        make_prompt(stream, "_state_lock")
+        if _too_many_streams(stream):
+            await stream.reset()
             return
         try:
-            await super()._swarm_stream_handler(net_stream)
+            handler = await self._negotiate(stream)
+            if handler is None:
+                await stream.reset()
+            else:
+                await handler(stream)
         except Exception as error:  # noqa: BLE001 - in libp2p it would end the host: this is the last place to catch it
-            _report_stream_failure(net_stream, error)
-            await net_stream.reset()
+            _report_stream_failure(stream, error)
+            await stream.reset()
 
-    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
-        """Ask nobody."""
+    async def _negotiate(self, stream: INetStream) -> StreamHandlerFn | None:
+        """Return who serves the protocol that the peer asks for; None when it asks for none that is served."""
+        limit_s = int(self._swarm.connection_config.inbound_stream_protocol_negotiation_timeout)
+        try:
+            protocol, handler = await self._offered.negotiate(MultiselectCommunicator(stream), limit_s)
+        except MultiselectError:
+            return None
+        if protocol is not None:
+            stream.set_protocol(protocol)
+        return handler
 
 
 def create_host(config: HostConfig) -> HardenedHost:
@@ -160,7 +246,7 @@ async def open_host(config: HostConfig) -> AsyncIterator[HardenedHost]:
         HostStopped: the host ended by itself; the block was cancelled.
     """
     host = create_host(config)
-    manager = TrioManager(_swarm_of(host))
+    manager = TrioManager(host.get_network())
     running = trio.CancelScope(shield=True)  # cancelled, it would leave its sockets open: it ends when it is told to
     failure: BaseException | None = None
     defect: list[Exception] = []
@@ -182,7 +268,7 @@ async def open_host(config: HostConfig) -> AsyncIterator[HardenedHost]:
         raise failure
 
 
-async def dial(host: IHost, addresses: Sequence[str], peer_id: str = "") -> INetConn:
+async def dial(host: HardenedHost, addresses: Sequence[str], peer_id: str = "") -> INetConn:
     """Connect to a peer, or return the connection that there is.
 
     Addresses are tried in their order, overlapping. Cancelling is safe at any time and leaves no connection behind.
@@ -204,30 +290,23 @@ async def dial(host: IHost, addresses: Sequence[str], peer_id: str = "") -> INet
     if expected == own:
         raise SelfDial(f"peer {own} is this node itself", remedy="Give the address of another node")
     try:
-        return await _swarm_of(host).dial_endpoints(ID.from_string(expected), endpoints)
+        return await host.get_network().dial_endpoints(ID.from_string(expected), endpoints)
     except WrongPeer as error:
         if own in error.message:
             raise SelfDial(f"{error.message}, and that is this node itself", remedy=error.remedy) from error
         raise
 
 
-async def abort_connection(host: IHost, peer_id: ID) -> None:
+async def abort_connection(host: HardenedHost, peer_id: ID) -> None:
     """End all connections with a peer without waiting for it, frozen or not.
 
     Blocked readers of its streams see `StreamEOF`, writers `StreamReset`; afterwards the peer is not connected and may
     be dialled again. Nothing happens when there is no connection.
     """
-    for connection in _swarm_of(host).get_connections(peer_id):
+    for connection in host.get_network().get_connections(peer_id):
         if isinstance(connection.muxed_conn, HardenedYamux):
             await connection.muxed_conn.abort()
         await connection.close()
-
-
-def _swarm_of(host: IHost) -> HardenedSwarm:
-    network = host.get_network()
-    if not isinstance(network, HardenedSwarm):
-        raise TypeError("the host was not made by node.net.host")
-    return network
 
 
 def _expected_peer(named: set[str], peer_id: str) -> str:
@@ -249,7 +328,7 @@ async def _run(
         block.cancel()
 
 
-async def _shut_down(host: BasicHost, running: trio.CancelScope) -> None:
+async def _shut_down(host: HardenedHost, running: trio.CancelScope) -> None:
     with trio.move_on_after(SHUTDOWN_S):
         await host.close()
     running.cancel()

@@ -2,7 +2,6 @@
 
 import pytest
 import trio
-from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import _HAPPY_EYEBALLS_DELAY, Swarm
@@ -123,12 +122,6 @@ async def test_dialling_nobody_or_several_peers_is_refused(suffixes: tuple[str, 
         await dial(create_host(config()), addresses, peer_id)
 
 
-async def test_only_hosts_of_this_module_are_dialled_from() -> None:
-    """A host of stock libp2p has all of its defects."""
-    with pytest.raises(TypeError, match=r"not made by node\.net\.host"):
-        await dial(new_host(), [f"/ip4/127.0.0.1/tcp/1/p2p/{OTHER_PEER}"])
-
-
 async def test_dialling_an_address_where_nobody_listens_says_so() -> None:
     """The message has the address, the reason and what to do."""
     peer_id = str(ID.from_pubkey(create_new_key_pair().public_key))
@@ -198,9 +191,11 @@ async def test_a_stream_to_a_lost_peer_fails_at_once() -> None:
                 await client.new_stream(host.get_id(), [ECHO])
 
 
-async def test_libp2ps_own_connect_goes_through_the_same_dialler() -> None:
-    """Parts of libp2p that a node may use connect by way of the peer store."""
+async def test_libp2ps_own_dial_goes_through_the_same_dialler() -> None:
+    """Parts of libp2p that a node may use dial by way of the peer store."""
     with trio.fail_after(20):
         async with server() as host, open_host(config()) as client:
-            await client.connect(info_from_p2p_addr(Multiaddr(address_of(host))))
+            info = info_from_p2p_addr(Multiaddr(address_of(host)))
+            client.get_peerstore().add_addrs(info.peer_id, info.addrs, 60)
+            await client.get_network().dial_peer(info.peer_id)
             assert await echoes(client, host.get_id())

@@ -8,16 +8,23 @@ from contextlib import suppress
 
 import pytest
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import IMuxedStream, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.serialization import deserialize_public_key
+from libp2p.host.ping import ID as PING
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.identify import parse_identify_response
+from libp2p.io.utils import read_exactly
 from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from multiaddr import Multiaddr
 
 from node.net.addresses import parse_endpoint
 from node.net.errors import CannotListen, HostStopped, InvalidAddress, PeerUnreachable
 from node.net.host import abort_connection, create_host, dial, open_host
 from node.net.swarm import HardenedSwarm
-from tests.integration.foreign_peers import ECHO, hears_the_end, tcp_from
+from tests.integration.foreign_peers import ECHO, foreign_peer, hears_the_end, tcp_from
 from tests.integration.hosts import LOOPBACK, address_of, becomes_true, config, echoes, host_process, server
 
 # --- Frozen peers ----------------------------------------------------------------------------------------------------
@@ -75,7 +82,7 @@ async def test_disconnecting_from_a_frozen_peer_takes_a_moment_only() -> None:
                 nursery.start_soon(write_to_the_end, stream)
                 await trio.sleep(0.5)
                 with trio.fail_after(4):
-                    await client.disconnect(peer_id)
+                    await client.get_network().close_peer(peer_id)
                 assert client.get_network().get_connections() == []
 
 
@@ -237,3 +244,36 @@ def test_connections_leave_the_root_logger_and_standard_output_alone() -> None:
     )
     assert ended.stdout == "[]\n"
     assert ended.stderr == ""
+
+
+# --- What every peer of libp2p may ask --------------------------------------------------------------------------------
+
+
+async def test_a_foreign_peer_gets_its_ping_back() -> None:
+    """Other programs see by it that a node lives."""
+    with trio.fail_after(20):
+        async with server() as host, foreign_peer(address_of(host)) as peer:
+            stream = await peer.open(PING)
+            for payload in (bytes(range(32)), bytes(32)):
+                await stream.write(payload)
+                assert await read_exactly(stream, 32) == payload
+
+
+async def test_a_foreign_peer_learns_what_a_host_speaks() -> None:
+    """The answer to identify names the host, where it listens and its protocols, of which push is none."""
+    with trio.fail_after(20):
+        async with server() as host, foreign_peer(address_of(host)) as peer:
+            stream = await peer.open(IDENTIFY)
+            about = parse_identify_response(await read_to_its_end(stream))
+            assert ID.from_pubkey(deserialize_public_key(about.public_key)) == host.get_id()
+            assert [Multiaddr(address) for address in about.listen_addrs] == host.get_transport_addrs()
+            assert sorted(about.protocols) == sorted({str(ECHO), str(PING), str(IDENTIFY)})
+
+
+async def read_to_its_end(stream: IMuxedStream) -> bytes:
+    """All that the other side writes."""
+    text = b""
+    with suppress(MuxedStreamError):
+        while data := await stream.read(65_536):
+            text += data
+    return text

@@ -14,6 +14,7 @@ import psutil
 import trio
 
 from node.app import open_node
+from node.bench.costs import costs
 from node.bench.figures import (
     Figure,
     at_least,
@@ -236,5 +237,6 @@ SECTIONS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
     "memory": memory,
     "start": start,
     "idle": idle,
+    "costs": costs,
     "stores": stores,
 }

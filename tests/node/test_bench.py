@@ -107,7 +107,7 @@ async def test_an_unknown_section_is_refused_before_anything_is_measured() -> No
     assert all(name in str(caught.value) for name in SECTIONS)
 
 
-@pytest.mark.parametrize("section", ["latency", "throughput", "calls"])
+@pytest.mark.parametrize("section", ["latency", "throughput", "calls", "costs"])
 async def test_a_section_measures_between_two_processes(section: str) -> None:
     """Each figure of a section has a positive value and, where its bound needs one, a floor of the same run."""
     # covers CORE-33, CORE-35

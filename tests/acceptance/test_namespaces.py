@@ -1,0 +1,111 @@
+"""Nodes on a network that loses packets, falls apart and heals: what was asked for is done, and recorded once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.namespaces import HostStage, Network, needs_namespaces, open_network
+from tests.acceptance.processes import QUICK_PULSE, NodeProcess, Process, wait_until
+
+pytestmark = [*needs_namespaces, pytest.mark.slow]
+
+ASKER, WORKER = "10.77.0.1", "10.77.0.2"
+TASKS = 30
+# A bad wireless link: TCP sends again what is lost, and a heartbeat may take a second or two.
+LOST_PERCENT = 5
+PATIENT_PULSE = {"PEERTASK_HEARTBEAT_MS": "1000", "PEERTASK_SILENCE_MS": "10000"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Two hosts on one network.
+
+    Attributes:
+        network: between them.
+        asker: the processes of one.
+        worker: the processes of the other.
+    """
+
+    network: Network
+    asker: HostStage
+    worker: HostStage
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    """Two hosts that reach each other."""
+    with open_network() as network:
+        network.add_host("asker", ASKER)
+        network.add_host("worker", WORKER)
+        both = Hosts(network, HostStage(tmp_path, network, "asker"), HostStage(tmp_path, network, "worker"))
+        yield both
+        for stage in (both.asker, both.worker):
+            stage.close()
+
+
+def start_pair(hosts: Hosts, settings: dict[str, str]) -> tuple[NodeProcess, NodeProcess]:
+    """A node at each host, connected."""
+    worker = hosts.worker.start_node("worker", "--listen", f"/ip4/{WORKER}/tcp/4001", settings=settings)
+    asker = hosts.asker.start_node("asker", "--listen", f"/ip4/{ASKER}/tcp/4001", settings=settings)
+    asker.connect(worker)
+    return asker, worker
+
+
+def start_tasks(hosts: Hosts, worker: NodeProcess, kind: str = "mock") -> Process:
+    """A command that has tasks done by the worker, a few at a time."""
+    prompts = hosts.asker.write_lines("prompts", TASKS)
+    options = ("--to", worker.peer_id, "--data", "asker", "--kind", kind, "--concurrency", "6", "--json")
+    return hosts.asker.start("map", *options, prompts)
+
+
+def assert_each_has_one_result(mapping: Process, asker: NodeProcess, worker: NodeProcess) -> None:
+    """Every line has its result, and each node has recorded each task once, as complete."""
+    done = mapping.wait(90)
+    assert done.code == 0, done.err
+    results = [json.loads(line) for line in done.lines]
+    assert len({result["task_id"] for result in results}) == len(results) == TASKS
+    for node in (asker, worker):
+        assert Counter(task.status for task in node.tasks()) == {"complete": TASKS}
+
+
+def test_a_partition_that_heals_costs_time_only(hosts: Hosts) -> None:
+    """Both sides notice that the other is gone; when it is back, the requester attaches to what the worker has done."""
+    asker, worker = start_pair(hosts, QUICK_PULSE)
+    mapping = start_tasks(hosts, worker)
+    wait_until(lambda: worker.tasks("executing"), "task that runs")
+    hosts.network.cut("worker")
+    asker.wait_for_peer(worker, connected=False)
+    worker.wait_for_peer(asker, connected=False)
+    assert len(mapping.lines()) < TASKS
+    hosts.network.heal("worker")
+    assert_each_has_one_result(mapping, asker, worker)
+    # What the worker had under way when the network fell apart was done once, and not again.
+    assert {task.attempt for task in worker.tasks()} == {1}
+
+
+def test_a_link_that_loses_packets_is_a_slow_link(hosts: Hosts) -> None:
+    """Nothing is lost, and no session either, when one packet in twenty is, in each direction."""
+    asker, worker = start_pair(hosts, PATIENT_PULSE)
+    for host in ("asker", "worker"):
+        hosts.network.lose(host, LOST_PERCENT)
+    assert_each_has_one_result(start_tasks(hosts, worker), asker, worker)
+    (peer,) = asker.ask(lambda client: client.peers())
+    assert peer.connected
+    assert not peer.last_error
+
+
+def test_an_address_that_nobody_answers_at_is_told_as_such(hosts: Hosts) -> None:
+    """A firewall that drops what comes looks like nobody: the command says so, with the address, and ends."""
+    worker = hosts.worker.start_node("worker", "--listen", f"/ip4/{WORKER}/tcp/4001")
+    hosts.network.cut("worker")
+    refused = hosts.asker.start("send", "--json", "--to", worker.address, "--data", "nobody", "x").wait(90)
+    assert refused.code != 0
+    error = refused.error()
+    assert error["code"] == "PEER_UNREACHABLE"
+    assert WORKER in error["message"]

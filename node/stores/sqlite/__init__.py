@@ -2,6 +2,7 @@
 
 - `store`: the seam `Store`;
 - `writer`, `batch`: group commit, off the event loop;
+- `thread`: where all that happens;
 - `database`, `bulk`: the statements, in few steps;
 - `columns`, `to_rows`, `from_rows`: what stands in the tables;
 - `opening`, `integrity`, `files`: from a path to a connection that can be trusted;

@@ -89,9 +89,8 @@ class Batch:
         self.payload_bytes += _payload_bytes(changes)
 
 
-def take_batch(line: deque[Item]) -> Batch:
-    """Take what goes into the next commit from the front of the line."""
-    batch = Batch()
+def fill_batch(batch: Batch, line: deque[Item]) -> None:
+    """Move what goes into the next commit from the front of the line into a batch; others may add to the line."""
     while line and not batch.full:
         item = line[0]
         if isinstance(item, Forgotten):
@@ -102,7 +101,6 @@ def take_batch(line: deque[Item]) -> Batch:
             batch.add(item)
         line.popleft()
         batch.items += 1
-    return batch
 
 
 def _payload_bytes(changes: Sequence[Change]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 import trio
@@ -18,6 +18,7 @@ from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
+from node.stores.sqlite.thread import OwnThread, open_thread
 from node.stores.sqlite.writer import GroupWriter
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
@@ -35,7 +36,7 @@ class SqliteStore(Store):
     """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
-    waits for the disk. Everything that touches the file happens in a thread, one call at a time. Nothing is opened
+    waits for the disk. Everything that touches the file happens in a thread of its own. Nothing is opened
     before `running`, except by a reader of a store that is not running.
 
     Args:
@@ -52,9 +53,8 @@ class SqliteStore(Store):
         self._place = str(path)
         self._open: Callable[[], sqlite3.Connection] = partial(open_connection, Path(path), synchronous)
         self._refused = refused
-        self._limiter = trio.CapacityLimiter(1)
         self._committed: Committed | None = None
-        self._database: Database | None = None
+        self._file: _OpenFile | None = None
         self._writer: GroupWriter | None = None
         self._seqs: dict[TaskId, int] = {}
 
@@ -74,25 +74,25 @@ class SqliteStore(Store):
             raise refuse(f"the SQLite store {self._place} is open already", "Give each node a store of its own")
         self._committed = committed
         try:
-            async with self._opened() as database:
-                self._seqs = await self._read(database.open_tasks)
-                async with self._writing(database):
+            async with self._opened() as file:
+                self._seqs = await file.read(file.database.open_tasks)
+                async with self._writing(file):
                     yield
         finally:
             self._committed = None
 
     @asynccontextmanager
-    async def _writing(self, database: Database) -> AsyncIterator[None]:
-        writer = GroupWriter(database.write, self._saved, self._limiter, self._place)
+    async def _writing(self, file: _OpenFile) -> AsyncIterator[None]:
+        writer = GroupWriter(file.database.write, self._saved, file.thread, self._place)
         async with open_background() as nursery:
             nursery.start_soon(writer.run)
-            self._database, self._writer = database, writer
+            self._file, self._writer = file, writer
             try:
                 yield
             finally:
                 with trio.CancelScope(shield=True):
                     await writer.close()
-                self._database = self._writer = None
+                self._file = self._writer = None
 
     @property
     def failure(self) -> PeertaskError | None:
@@ -166,10 +166,10 @@ class SqliteStore(Store):
         Raises:
             PeertaskError: code STORE_FAILED; names the record that cannot be read, and why.
         """
-        async with self._reading() as database:
+        async with self._reading() as file:
             place = BEGINNING
             while True:
-                records, place = await self._read(database.load_page, place)
+                records, place = await file.read(file.database.load_page, place)
                 if not records:
                     return
                 for record in records:
@@ -177,53 +177,59 @@ class SqliteStore(Store):
 
     async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
         """Yield all facts of a task whose number is greater than `after_seq`, also when it has ended."""
-        async with self._reading() as database:
+        async with self._reading() as file:
             last_seq = after_seq
-            while page := await self._read(database.facts_page, task_id, last_seq):
+            while page := await file.read(file.database.facts_page, task_id, last_seq):
                 for _seq, fact in page:
                     yield fact
                 last_seq = page[-1][0]
 
     async def number_of(self, task_id: TaskId) -> int | None:
         """Return the number of a task in this file, greater than 0; None when it is not saved here."""
-        async with self._reading() as database:
-            return await self._read(database.number_of, task_id)
+        async with self._reading() as file:
+            return await file.read(file.database.number_of, task_id)
 
     async def finished_before(self, updated_ms: int) -> AsyncGenerator[TaskId]:
         """Yield the finished tasks whose last fact is older than a time in milliseconds, the oldest first."""
-        async with self._reading() as database:
+        async with self._reading() as file:
             place = BEGINNING
             while True:
-                task_ids, place = await self._read(database.finished_page, updated_ms, place)
+                task_ids, place = await file.read(file.database.finished_page, updated_ms, place)
                 if not task_ids:
                     return
                 for task_id in task_ids:
                     yield task_id
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Database]:
-        if self._writer is not None and self._database is not None:
+    async def _reading(self) -> AsyncIterator[_OpenFile]:
+        if self._writer is not None and self._file is not None:
             await self._writer.wait_saved()
-            yield self._database
+            yield self._file
             return
-        async with self._opened() as database:
-            yield database
+        async with self._opened() as file:
+            yield file
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Database]:
-        database = Database(await self._in_thread(self._open))
-        try:
-            yield database
-        finally:
-            with trio.CancelScope(shield=True), explained(self._place, "closed"):
-                await self._in_thread(database.close)
+    async def _opened(self) -> AsyncIterator[_OpenFile]:
+        async with open_thread("peertask-sqlite") as thread:
+            database = Database(await thread.run_sync(self._open))
+            try:
+                yield _OpenFile(database, thread, self._place)
+            finally:
+                with trio.CancelScope(shield=True), explained(self._place, "closed"):
+                    await thread.run_sync(database.close)
 
-    async def _read(self, page: Callable[..., _Value], *args: object) -> _Value:
-        with explained(self._place, "read"):
-            return await self._in_thread(page, *args)
 
-    async def _in_thread(self, function: Callable[..., _Value], *args: object) -> _Value:
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+class _OpenFile(NamedTuple):
+    """A database, and the thread that it is used in."""
+
+    database: Database
+    thread: OwnThread
+    place: str
+
+    async def read(self, page: Callable[..., _Value], *args: object) -> _Value:
+        with explained(self.place, "read"):
+            return await self.thread.run_sync(page, *args)
 
 
 def _log_refusals(refusals: Refusals) -> None:

@@ -1,7 +1,11 @@
 """One writer with group commit: everything that came while the last commit ran goes into the next one.
 
-The event loop only puts changes in line and is told, once for each commit, what is saved; a thread does the rest. When
-nothing can be saved the line stands still and the same batch is tried again, so order is kept and nothing is lost.
+The event loop only puts changes in line and is told, once for each commit, what is saved; a thread does the rest, and
+takes from the line what is there when it gets its turn. When nothing can be saved the line stands still and the same
+batch is tried again, so order is kept and nothing is lost.
+
+A commit of its own is for what somebody waits for: that a task is there, and how it ended. What happens in between
+waits some milliseconds for company, so that a short task costs a node two commits, and not four.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from typing import Final
 import structlog
 import trio
 
-from node.stores.sqlite.batch import Batch, Item, take_batch
+from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
 from node.stores.sqlite.database import Refusals
 from node.stores.sqlite.errors import explain
-from protocol import PeertaskError
+from node.stores.sqlite.thread import OwnThread
+from protocol import Claimed, PeertaskError, Progressed, Started
 
 # A lock or a full disk may be gone soon; somebody who looks on must not wait long, and a disk that stays full costs
 # nothing.
@@ -26,6 +31,11 @@ FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 5.0
 # How long leaving waits for a disk that does not save: service managers kill after ten seconds.
 CLOSING_S: Final = 5.0
+# How long what nobody waits for may wait for company: as long as a no-op task takes at a peer, and short beside
+# whatever takes long enough to be looked at. A crash in this time has not begun what it interrupts.
+HELD_S: Final = 0.002
+# Whoever records these goes on at once, and who watches a task can wait as long as that.
+_MAY_WAIT: Final = frozenset({Claimed, Started, Progressed})
 
 Write = Callable[[Batch], Refusals]
 Saved = Callable[[Batch, Refusals], None]
@@ -39,7 +49,7 @@ class GroupWriter:
     Args:
         write: saves a batch, in a thread.
         saved: is told of every batch that is saved, on the event loop.
-        limiter: lets one thread at a time use the connection.
+        thread: where that is; the only one that uses the connection.
         place: what the database is called in messages.
 
     Attributes:
@@ -47,16 +57,18 @@ class GroupWriter:
         line: what waits for a commit; a batch that is being saved is not in it any more.
     """
 
-    def __init__(self, write: Write, saved: Saved, limiter: trio.CapacityLimiter, place: str) -> None:
+    def __init__(self, write: Write, saved: Saved, thread: OwnThread, place: str) -> None:
         self.failure: PeertaskError | None = None
         self.line: deque[Item] = deque()
         self._write = write
         self._saved = saved
-        self._limiter = limiter
+        self._thread = thread
         self._place = place
         self._put = 0
         self._done = 0
+        self._hurried = 0
         self._idle = trio.lowlevel.ParkingLot()
+        self._held = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = trio.Event()
         self._give_up_at = math.inf
@@ -66,8 +78,16 @@ class GroupWriter:
         """Put something in line. Never blocks."""
         self.line.append(item)
         self._put += 1
-        if self._idle:
+        if _may_wait(item):
             self._idle.unpark()
+        else:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Let nothing wait for company that is in line by now."""
+        self._hurried = self._put
+        self._idle.unpark()
+        self._held.unpark()
 
     def drop(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take items out of the line, and return them."""
@@ -80,6 +100,7 @@ class GroupWriter:
     async def wait_saved(self) -> None:
         """Return when all that is in line by now is saved, or when nothing can be saved."""
         last = self._put
+        self._hurry()
         while self._done < last and self.failure is None and not self._ended.is_set():
             await self._progress.park()
 
@@ -87,7 +108,7 @@ class GroupWriter:
         """Return when everything in line is saved; when saving fails, after `CLOSING_S` at the latest."""
         self._give_up_at = trio.current_time() + CLOSING_S
         self._closing.set()
-        self._idle.unpark_all()
+        self._hurry()
         await self._ended.wait()
 
     async def run(self) -> None:
@@ -95,7 +116,7 @@ class GroupWriter:
         with trio.CancelScope(shield=True):
             try:
                 while await self._wait_for_work():
-                    batch = take_batch(self.line)
+                    batch = Batch()
                     refusals = await self._save(batch)
                     if refusals is None:
                         self._log_lost(batch)
@@ -110,6 +131,9 @@ class GroupWriter:
             if self._closing.is_set():
                 return False
             await self._idle.park()
+        if self._hurried <= self._done:
+            with trio.move_on_after(HELD_S):
+                await self._held.park()
         return True
 
     def _tell(self, batch: Batch, refusals: Refusals) -> None:
@@ -122,7 +146,7 @@ class GroupWriter:
         delay = FIRST_RETRY_S
         while True:
             try:
-                refusals = await trio.to_thread.run_sync(self._write, batch, limiter=self._limiter)
+                refusals = await self._thread.run_sync(self._write_next, batch)
             except sqlite3.Error as error:
                 self._fail(error)
             else:
@@ -131,6 +155,12 @@ class GroupWriter:
             if not await self._wait_for_retry(delay):
                 return None
             delay = min(2 * delay, LAST_RETRY_S)
+
+    def _write_next(self, batch: Batch) -> Refusals:
+        """Write what is in line by now, or the same as in the last attempt; in the thread."""
+        if not batch.items:
+            fill_batch(batch, self.line)
+        return self._write(batch)
 
     async def _wait_for_retry(self, delay: float) -> bool:
         """Wait before the next attempt; False when the store has been closing for `CLOSING_S`."""
@@ -161,3 +191,7 @@ class GroupWriter:
             changes=len(batch.changes) + waiting,
             error=str(self.failure),
         )
+
+
+def _may_wait(item: Item) -> bool:
+    return isinstance(item, Forgotten) or all(type(change.fact) in _MAY_WAIT for change in item)

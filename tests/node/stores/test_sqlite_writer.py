@@ -10,17 +10,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from node.interfaces import Change
 from node.stores.sqlite import batch as batches
-from node.stores.sqlite.batch import Batch, Forgotten, Item, take_batch
+from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
 from node.stores.sqlite.database import Refusals
-from node.stores.sqlite.writer import CLOSING_S, GroupWriter
+from node.stores.sqlite.thread import OwnThread, open_thread
+from node.stores.sqlite.writer import CLOSING_S, HELD_S, GroupWriter
 from node.testing import make_task
 from protocol import ErrorCode, new_task_id
-from tests.node.stores.lives import birth, life
+from tests.node.stores.lives import birth, claim, life
 
 
 class Disk:
@@ -55,14 +57,24 @@ def full_disk() -> sqlite3.OperationalError:
     return error
 
 
+def take_batch(line: deque[Item]) -> Batch:
+    """Return what goes into the next commit."""
+    batch = Batch()
+    fill_batch(batch, line)
+    return batch
+
+
 @asynccontextmanager
 async def writing(disk: Disk, saved: Callable[[Batch, Refusals], None] | None = None) -> AsyncIterator[GroupWriter]:
     """A writer that runs, and is closed."""
-    writer = GroupWriter(disk.write, saved or (lambda _batch, _refusals: None), trio.CapacityLimiter(1), "tasks.db")
-    async with trio.open_nursery() as nursery:
+    async with open_thread("writer") as thread, trio.open_nursery() as nursery:
+        writer = GroupWriter(disk.write, saved or (lambda _batch, _refusals: None), thread, "tasks.db")
         nursery.start_soon(writer.run)
-        yield writer
-        await writer.close()
+        try:
+            yield writer
+        finally:
+            with trio.CancelScope(shield=True):
+                await writer.close()
 
 
 async def test_what_comes_while_a_commit_runs_goes_into_the_next_one() -> None:
@@ -187,10 +199,95 @@ async def test_an_error_that_is_no_error_of_sqlite_is_not_hidden() -> None:
     def fail(_batch: Batch) -> Refusals:
         raise ZeroDivisionError
 
-    writer = GroupWriter(fail, lambda _batch, _refusals: None, trio.CapacityLimiter(1), "tasks.db")
     with pytest.RaisesGroup(ZeroDivisionError):
-        async with trio.open_nursery() as nursery:
+        async with open_thread("writer") as thread, trio.open_nursery() as nursery:
+            writer = GroupWriter(fail, lambda _batch, _refusals: None, thread, "tasks.db")
             nursery.start_soon(writer.run)
             writer.put((birth(),))
             await writer.wait_saved()
             await writer.close()
+
+
+async def test_what_nobody_waits_for_joins_the_next_commit(mock_clock: MockClock) -> None:
+    """A task that is claimed, begun and completed within a moment costs one commit; what is read counts at once."""
+    disk = Disk()
+    async with writing(disk) as writer:
+        first, *between, last = life()
+        writer.put((first,))
+        await writer.wait_saved()
+        for change in between:
+            writer.put((change,))
+            await trio.testing.wait_all_tasks_blocked()
+        writer.put((last,))
+        await writer.wait_saved()
+        assert [batch.changes for batch in disk.batches] == [[first], [*between, last]]
+        claimed = claim(birth())
+        writer.put(claimed)
+        writer.put(Forgotten([new_task_id()]))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(disk.batches) == 2
+        await writer.wait_saved()
+        assert [batch.changes for batch in disk.batches[2:]] == [claimed]
+
+
+async def test_what_nobody_waits_for_is_saved_soon(autojump_clock: MockClock) -> None:
+    """A task that takes long is seen to run."""
+    disk, told = Disk(), trio.Event()
+    async with writing(disk, lambda _batch, _refusals: told.set()) as writer:
+        begun, claimed = trio.current_time(), claim(birth())
+        writer.put(claimed)
+        await told.wait()
+        assert trio.current_time() - begun == pytest.approx(HELD_S)
+        assert disk.changes == claimed
+
+
+async def test_a_thread_of_its_own_runs_calls_in_order_and_ends() -> None:
+    """It returns and raises what the functions do; after the end there is an error, and no waiting."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    before = threading.active_count()
+    async with open_thread("a thread of a test") as thread:
+        name, number = await thread.run_sync(lambda: (threading.current_thread().name, 1))
+        assert (name, number) == ("a thread of a test", 1)
+        with pytest.raises(ZeroDivisionError):
+            await thread.run_sync(fail)
+    assert "a thread of a test" not in [other.name for other in threading.enumerate()]
+    assert threading.active_count() <= before + 1  # trio keeps those that it has waited in
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await thread.run_sync(fail)
+
+
+async def test_a_call_that_has_begun_is_waited_for_by_a_caller_that_is_cancelled() -> None:
+    """A transaction is not left to itself."""
+    disk, done = Disk(), list[Refusals]()
+    disk.may_go_on.clear()
+    async with open_thread("writer") as thread:
+
+        async def write() -> None:
+            done.append(await thread.run_sync(disk.write, Batch()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.to_thread.run_sync(disk.begun.wait, 10)
+            nursery.cancel_scope.cancel()
+            disk.may_go_on.set()
+        assert done == [{}]
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await write()
+    assert len(disk.batches) == 1
+
+
+def test_a_thread_ends_with_the_loop_that_was_killed() -> None:
+    """A loop that dies without closing anything leaves no thread behind once its objects are collected."""
+    threads: list[threading.Thread] = []
+
+    async def leave() -> None:
+        thread = OwnThread("forgotten")
+        await thread.run_sync(lambda: threads.append(threading.current_thread()))
+
+    trio.run(leave)
+    threads[0].join(10)
+    assert not threads[0].is_alive()

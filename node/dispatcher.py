@@ -189,8 +189,8 @@ class Dispatcher:
         if kind is Cancelled:
             self._abandon(record)
         self._backlog.update(record)
-        if kind is CancelRequested:
-            self._cancel(record)
+        if kind is CancelRequested or (kind is Failed and record.id in self._attempts):
+            self._cancel(record)  # what fails before its attempt has ended was taken from this node
         else:
             self._wake_if_waiting()
 
@@ -271,8 +271,8 @@ class Dispatcher:
                 self._manager.apply(claimed, Started(task_id, now, attempt.attempt))
             else:
                 self._manager.apply(claimed)
-        except IllegalTransition:
-            # A cancel is on its way to the disk: the task is out of the backlog, and stays so.
+        except (IllegalTransition, TaskNotFound):
+            # A cancel or a refusal is on its way: the task is out of the backlog, or will be, and stays so.
             del self._attempts[task_id]
             worker.busy -= 1
             return
@@ -404,7 +404,10 @@ class Dispatcher:
     def _release(self, attempt: Attempt) -> None:
         """Give back what was running when this node stopped."""
         attempt.over = True
-        record = self._manager.latest(attempt.task.id)
+        try:
+            record = self._manager.latest(attempt.task.id)
+        except TaskNotFound:  # it was taken from this node
+            return
         now = self._clock.now()
         if record.status is TaskStatus.CANCELLING:
             self._manager.apply(Cancelled(record.id, now))

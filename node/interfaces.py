@@ -30,6 +30,7 @@ class Change(NamedTuple):
 
 
 Committed = Callable[[Sequence[Change]], None]
+Refused = Callable[[Sequence[Change], PeertaskError], None]
 
 
 class Store(ABC):
@@ -67,6 +68,14 @@ class Store(ABC):
         node takes nothing new.
         """
         return None
+
+    def on_refused(self, listener: Refused) -> None:  # noqa: B027 - a store that is nobody else's has nothing to tell
+        """Call `listener` with changes of one task that were appended and never will be saved, and why.
+
+        That is for stores that find out late: with code CONFLICT, when another program has changed the task. It is
+        called on the event loop, before `committed` is with what came later; every later change of the task is refused
+        by `append`.
+        """
 
     @abstractmethod
     def load(self) -> AsyncGenerator[TaskRecord]:

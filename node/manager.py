@@ -26,6 +26,8 @@ from protocol import (
     Cancelled,
     CancelRequested,
     ErrorCode,
+    Failed,
+    Failure,
     InvalidTask,
     PeerId,
     PeertaskError,
@@ -98,6 +100,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._to_append: deque[Sequence[Change]] = deque()
         self.lookup_hits = 0
         self.lookup_misses = 0
+        store.on_refused(self._refused)
 
     def __repr__(self) -> str:
         return f"<TaskManager open={self._open} finished={len(self._finished)}>"
@@ -337,7 +340,11 @@ class TaskManager(CheckpointedTasks, TaskService):
         return waiter.record or self.get_task(task_id)
 
     async def wait_saved(self, task_id: TaskId) -> None:
-        """Return when a task that was taken in is saved, so that everybody sees it."""
+        """Return when a task that was taken in is saved, so that everybody sees it.
+
+        Raises:
+            TaskFailed: the store refuses it for good; says why.
+        """
         if task_id in self._records:
             return
         saved = _Waiter(for_end=False)
@@ -346,6 +353,8 @@ class TaskManager(CheckpointedTasks, TaskService):
             await saved.told.wait()
         finally:
             self._feed.unlisten_to(task_id, saved.take)
+        if saved.record is not None and saved.record.failure is not None and task_id not in self._records:
+            raise TaskFailed(saved.record.failure)
 
     async def settle(self) -> None:
         """Return when everything that has happened is saved, and told."""
@@ -467,6 +476,17 @@ class TaskManager(CheckpointedTasks, TaskService):
             if record.terminal:
                 self._finish(record)
         self._feed.publish(changes)
+        if self._settled is not None and not self._unsaved:
+            self._settled.set()
+
+    def _refused(self, changes: Sequence[Change], error: PeertaskError) -> None:
+        """Give up a task that the store will not save any more: it has failed for all who wait, and is unknown then."""
+        before = self._records.pop(changes[0].record.id, None) or changes[0].record
+        self._unsaved.pop(before.id, None)
+        self._count_ended(before)
+        self._room.unpark()
+        failed = Failed(before.id, self._clock.now(), before.attempt, Failure.of(error.code, str(error)))
+        self._feed.publish((Change(advance(before, failed), failed),))
         if self._settled is not None and not self._unsaved:
             self._settled.set()
 

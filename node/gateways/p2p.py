@@ -29,6 +29,7 @@ from protocol import (
     Result,
     Submit,
     Task,
+    TaskFailed,
     TaskId,
     TaskNotFound,
     TaskRecord,
@@ -177,6 +178,9 @@ class _Delivery:
         """Pass a change on, as far as the protocol has words for it."""
         record, fact = change
         if not self.accepted:
+            if record.failure is not None:  # the store has refused it
+                _reject(self._channel, record.id, TaskFailed(record.failure))
+                return
             self._accept(record)
         if record.terminal:
             self._finish(record)

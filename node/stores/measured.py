@@ -10,7 +10,7 @@ from typing import Final
 
 from opentelemetry import trace
 
-from node.interfaces import Change, Committed, Store
+from node.interfaces import Change, Committed, Refused, Store
 from node.telemetry import LOAD_SPAN, SAVE_SPAN, TASK_ID, TASK_STATE, Durations, NodeMetrics, store_tracer
 from protocol import Fact, PeertaskError, TaskId, TaskRecord
 
@@ -43,9 +43,11 @@ class MeasuredStore(Store):
         self._inner = inner
         self._tracer = tracer or store_tracer()
         self._timer = timer
-        self._begun: deque[tuple[float, int]] = deque()
+        self._begun: deque[tuple[float, Sequence[Change]]] = deque()
         self._spans: deque[trace.Span] = deque()
         self._committed: Committed = _ignore
+        self._refused: Refused = _ignore
+        inner.on_refused(self._refuse)
 
     def show(self, metrics: NodeMetrics, *, hits: Callable[[], float], misses: Callable[[], float]) -> None:
         """Add what is measured to the metrics of a node.
@@ -78,7 +80,7 @@ class MeasuredStore(Store):
     def append(self, changes: Sequence[Change]) -> None:
         """Hand changes to the other store, and note when."""
         in_line = len(self._begun)
-        self._begun.append((self._timer(), len(changes)))
+        self._begun.append((self._timer(), changes))
         if self._tracer is not None:
             self._spans.extend(self._start_span(self._tracer, change) for change in changes)
         try:
@@ -99,28 +101,48 @@ class MeasuredStore(Store):
             self._spans.pop().end()
 
     def _commit(self, changes: Sequence[Change]) -> None:
-        at, count = self._begun.popleft()
-        if count == 1 == len(changes):
+        at, begun = self._begun.popleft()
+        if len(begun) == 1 == len(changes):
             self._add_save(self._timer() - at)
         else:
-            self._add_saves(at, count, len(changes))
+            self._add_saves(at, begun, len(changes))
         if self._tracer is not None:
             for _ in changes:
                 self._spans.popleft().end()
         self._committed(changes)
 
-    def _add_saves(self, at: float, count: int, left: int) -> None:
+    def _add_saves(self, at: float, begun: Sequence[Change], left: int) -> None:
         """Count changes that came in together, or are committed together, in whole or in part."""
         now = self._timer()
         while True:
-            for _ in range(min(count, left)):
+            for _ in range(min(len(begun), left)):
                 self._add_save(now - at)
-            left -= count
+            left -= len(begun)
             if left <= 0:
                 break
-            at, count = self._begun.popleft()
+            at, begun = self._begun.popleft()
         if left < 0:
-            self._begun.appendleft((at, -left))
+            self._begun.appendleft((at, begun[left:]))
+
+    def on_refused(self, listener: Refused) -> None:
+        """Tell of what the other store finds out late that it will not save."""
+        self._refused = listener
+
+    def _refuse(self, changes: Sequence[Change], error: PeertaskError) -> None:
+        """Count nothing of a task that is given up, and pass it on."""
+        task_id = changes[0].record.id
+        begun, spans = self._begun, self._spans
+        self._begun, self._spans = deque(), deque()
+        for entry in begun:
+            is_refused = entry[1][0].record.id == task_id
+            if not is_refused:
+                self._begun.append(entry)
+            for span in [spans.popleft() for _ in entry[1]] if spans else ():
+                if is_refused:
+                    span.end()
+                else:
+                    self._spans.append(span)
+        self._refused(changes, error)
 
     def _abandon(self) -> None:
         """End what was not saved when the store was closed."""
@@ -157,5 +179,5 @@ class MeasuredStore(Store):
         self._inner.forget(task_ids)
 
 
-def _ignore(_changes: Sequence[Change]) -> None:
+def _ignore(_changes: Sequence[Change], _error: PeertaskError | None = None) -> None:
     """Stand for the node that does not run."""

@@ -6,9 +6,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from node.interfaces import Change, Committed, Store
+from node.interfaces import Change, Committed, Refused, Store
 from node.stores.memory import MemoryStore
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
+
+# No number follows on it.
+_GIVEN_UP = -2
 
 
 class HeldStore(Store):
@@ -29,6 +32,7 @@ class HeldStore(Store):
         self._holding = False
         self._crashed = False
         self._last_seqs: dict[TaskId, int] = {}
+        self._refused: Refused | None = None
 
     @asynccontextmanager
     async def running(self, committed: Committed) -> AsyncIterator[None]:
@@ -63,7 +67,19 @@ class HeldStore(Store):
         self.held.clear()
         self._crashed = True
 
+    def refuse(self, error: PeertaskError) -> None:
+        """Give up the tasks of all that waits, as a store does whose tasks another program has changed."""
+        refused, self.held = self.held, deque()
+        for task_id in dict.fromkeys(change.record.id for change in refused):
+            self._last_seqs[task_id] = _GIVEN_UP
+            if self._refused is not None:
+                self._refused([change for change in refused if change.record.id == task_id], error)
+
     # --- what a node asks --------------------------------------------------------------------------------------------
+
+    def on_refused(self, listener: Refused) -> None:
+        """Tell of what `refuse` gives up."""
+        self._refused = listener
 
     def append(self, changes: Sequence[Change]) -> None:
         """Take changes in; see `Store.append`."""

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final
 
 from node.stores.sqlite.opening import connect, set_up
-from node.stores.sqlite.store import Refused, SqliteStore
+from node.stores.sqlite.store import SqliteStore
 
 _numbers: Final = count(1)
 
@@ -18,16 +18,13 @@ class FakeSqliteDatabase(SqliteStore):
 
     What it holds outlives `running`, as a file does, and ends with this object.
 
-    Args:
-        refused: as for `SqliteStore`.
-
     Attributes:
         connection: a second connection to the same database, for tests that look with SQL; sees what is committed.
     """
 
-    def __init__(self, *, refused: Refused | None = None) -> None:
+    def __init__(self) -> None:
         name = f"file:peertask-{next(_numbers)}?mode=memory&cache=shared"
-        super().__init__(name, refused=refused)
+        super().__init__(name)
         self.connection = _open(name)
         self._open = lambda: _open(name)
         weakref.finalize(self, self.connection.close)

@@ -36,6 +36,7 @@ from protocol import (
     Claimed,
     Completed,
     ErrorCode,
+    Failed,
     PeertaskError,
     Progressed,
     Released,
@@ -791,6 +792,38 @@ async def test_a_node_may_stop_while_a_claim_is_on_its_way_to_the_disk(
         store.commit()
         await scene.executor.wait_until_begun(1)
     assert scene.facts(task_id) == [Submitted, Claimed, Started, Released]
+
+
+async def test_an_attempt_at_a_task_that_the_store_gives_up_is_dropped(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What another program has taken is not carried out here any more, and its slot is free."""
+    taken = PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT)
+    async with slow_scene(hub) as (scene, store):
+        scene.executor.then(Hang())
+        task_id = scene.submit()
+        store.commit()
+        await wait_all_tasks_blocked()
+        assert scene.node.dispatcher.executing == 1
+        store.refuse(taken)
+        await wait_all_tasks_blocked()
+        assert scene.node.dispatcher.executing == 0
+        assert scene.facts(task_id) == [Submitted, Failed]
+        assert scene.node.manager.find_task(task_id) is None
+        assert scene.node.dispatcher.waiting == 0
+
+
+async def test_a_node_may_stop_while_an_attempt_at_a_task_that_was_given_up_ends(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """Nothing is recorded of a task that is not this node's any more."""
+    async with slow_scene(hub) as (scene, store):
+        scene.executor.then(Hang())
+        scene.submit()
+        store.commit()
+        await wait_all_tasks_blocked()
+        store.refuse(PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT))
+    assert scene.node.manager.list_tasks() == []
 
 
 async def crashed_with_a_task(hub: MemoryHub) -> tuple[HeldStore, TaskId]:

@@ -35,6 +35,7 @@ from protocol import (
     Limits,
     PeerAdvert,
     PeerId,
+    PeertaskError,
     Progress,
     Reject,
     Result,
@@ -384,3 +385,28 @@ def test_the_advert_names_what_a_peer_may_use() -> None:
 
     trio.run(main)
     assert seen == {"client": ("echo", "private", "scripted"), "other": ("echo", "scripted")}
+
+
+async def test_a_task_that_the_store_gives_up_is_told_to_the_peer(autojump_clock: MockClock) -> None:
+    """One that was never saved is refused, and one that was accepted has failed; both say why."""
+    store = HeldStore()
+    taken = PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT, remedy="Use two files")
+    async with open_memory_hub() as hub, Scene(hub, store=store).running() as scene:
+        store.hold()
+        scene.executor.then(Hang())
+        scene.client.channel.send(Submit(scene.client.task()))
+        await wait_all_tasks_blocked()
+        store.refuse(taken)
+        scene.client.channel.send(Submit(scene.client.task()))
+        await wait_all_tasks_blocked()
+        store.commit()
+        await wait_all_tasks_blocked()
+        store.refuse(taken)
+        with trio.fail_after(LIMIT_S):
+            rejected, accepted, failed = await scene.client.heard.wait_for_frames(3)
+        assert isinstance(rejected, Reject)
+        assert isinstance(accepted, Accept)
+        assert isinstance(failed, Result)
+        assert failed.failure is not None
+        for code, message in ((rejected.code, rejected.message), (failed.failure.code, failed.failure.message)):
+            assert (code, message) == (ErrorCode.CONFLICT, "another process has changed the task. Use two files")

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from node.background import open_background
-from node.interfaces import Change, Committed, Store
+from node.interfaces import Change, Committed, Refused, Store
 from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
@@ -21,8 +21,6 @@ from node.stores.sqlite.opening import Synchronous, open_connection
 from node.stores.sqlite.thread import OwnThread, open_thread
 from node.stores.sqlite.writer import GroupWriter
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
-
-Refused = Callable[[Sequence[Change], PeertaskError], None]
 
 _Value = TypeVar("_Value")
 
@@ -42,17 +40,12 @@ class SqliteStore(Store):
     Args:
         path: the file; its folder must be there.
         synchronous: "normal" or "full", as in SQLite.
-        refused: is told, on the event loop, of changes that are not saved and never will be: with code CONFLICT when
-            another process has changed the task. Every later change of the task is refused by `append`. It is logged in
-            any case.
     """
 
-    def __init__(
-        self, path: Path | str, *, synchronous: Synchronous = "normal", refused: Refused | None = None
-    ) -> None:
+    def __init__(self, path: Path | str, *, synchronous: Synchronous = "normal") -> None:
         self._place = str(path)
         self._open: Callable[[], sqlite3.Connection] = partial(open_connection, Path(path), synchronous)
-        self._refused = refused
+        self._refused: Refused | None = None
         self._committed: Committed | None = None
         self._file: _OpenFile | None = None
         self._writer: GroupWriter | None = None
@@ -139,12 +132,22 @@ class SqliteStore(Store):
         changes: Sequence[Change] = batch.changes
         if refusals:
             changes = [change for change in changes if change.record.id not in refusals]
-        if changes and self._committed is not None:
-            self._committed(changes)
-        if refusals:
-            _log_refusals(refusals)
+            self._log_refusals(refusals)
         for task_id, error in refusals.items():
             self._refuse(task_id, error, batch)
+        if changes and self._committed is not None:
+            self._committed(changes)
+
+    def _log_refusals(self, refusals: Refusals) -> None:
+        """Log once for each commit: when two nodes share a file by mistake there are thousands."""
+        task_id, error = next(iter(refusals.items()))
+        log.error(
+            "changes are not saved, and will not be",
+            store=self._place,
+            tasks=len(refusals),
+            task_id=task_id,
+            error=str(error),
+        )
 
     def _refuse(self, task_id: TaskId, error: PeertaskError, batch: Batch) -> None:
         """Give a task up whose changes are not saved, with all that follows on them."""
@@ -154,7 +157,13 @@ class SqliteStore(Store):
             for item in self._writer.drop(partial(_is_about, task_id)):
                 changes.extend(change for change in item if isinstance(change, Change))
         if self._refused is not None:
-            self._refused(changes, error)
+            # Without the folder: a peer that waits for the task is told too.
+            message = f"{error.message} in {Path(self._place).name}"
+            self._refused(changes, PeertaskError(message, code=error.code, remedy=error.remedy))
+
+    def on_refused(self, listener: Refused) -> None:
+        """Tell of changes that are not saved, because another process has changed the task, or no row can hold them."""
+        self._refused = listener
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -230,12 +239,6 @@ class _OpenFile(NamedTuple):
     async def read(self, page: Callable[..., _Value], *args: object) -> _Value:
         with explained(self.place, "read"):
             return await self.thread.run_sync(page, *args)
-
-
-def _log_refusals(refusals: Refusals) -> None:
-    """Log once for each commit: when two nodes share a file by mistake there are thousands."""
-    task_id, error = next(iter(refusals.items()))
-    log.error("changes are not saved, and will not be", tasks=len(refusals), task_id=task_id, error=str(error))
 
 
 def _is_about(task_id: TaskId, item: Item) -> bool:

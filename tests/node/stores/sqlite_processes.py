@@ -73,7 +73,8 @@ def claim_and_complete(path: Path, told: Connection, seed: int) -> None:
 
 async def _claim_all(path: Path, told: Connection, seed: int) -> None:
     claims = _Claims(PeerId(f"worker-{seed}"))
-    store = SqliteStore(path, refused=claims.refused)
+    store = SqliteStore(path)
+    store.on_refused(claims.refused)
     chance = random.Random(seed)
     records = [record async for record in store.load()]
     async with store.running(claims.committed):

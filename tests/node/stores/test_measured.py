@@ -18,7 +18,7 @@ from node.stores.measured import MeasuredStore
 from node.stores.memory import MemoryStore
 from node.telemetry import NodeMetrics
 from node.testing import TEST_PEER, FakeClock, HeldStore, check_store
-from protocol import PeertaskError, TaskNotFound, new_task_id
+from protocol import ErrorCode, PeertaskError, TaskNotFound, new_task_id
 from tests.node.stores.histories import Commits, facts_of, life, loaded
 
 # Two looks at the clock, a line of those that wait, a histogram's bucket and what leads to them: 0.8 microseconds on a
@@ -178,6 +178,35 @@ async def test_what_is_refused_or_lost_is_not_counted_and_its_spans_end() -> Non
         held.lose()
     assert [ends for *_, ends in tracer.seen] == [1, 1, 1, 1]
     assert store.saves.buckets()[-1][1] == 1
+
+
+async def test_what_a_store_gives_up_later_does_not_shift_the_times_of_others() -> None:
+    """The times and spans of the other tasks stay theirs, and whoever listens is told."""
+    tracer, held, timer = SeenTracer(), HeldStore(), Timer()
+    store = MeasuredStore(held, tracer, timer)
+    refused: list[Change] = []
+    store.on_refused(lambda changes, _error: refused.extend(changes))
+    given_up, kept = life(), life()
+    async with store.running(Commits()):
+        held.hold()
+        store.append(given_up[:2])
+        timer.now += 2.0
+        store.append(kept[:2])
+        store.append(given_up[2:])
+        others = [change for change in held.held if change.record.id == kept[0].record.id]
+        for change in others:
+            held.held.remove(change)
+        held.refuse(PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT))
+        assert [ends for *_, ends in tracer.seen] == [1, 1, 0, 0, 1, 1]
+        held.held.extend(others)
+        timer.now += 1.0
+        held.release()
+    assert refused == given_up
+    assert [ends for *_, ends in tracer.seen] == [1] * 6
+    metrics = NodeMetrics()
+    store.show(metrics, hits=lambda: 0, misses=lambda: 0)
+    seen = samples(metrics)
+    assert (seen["peertask_task_save_duration_count"], seen["peertask_task_save_duration_sum"]) == (2, 2.0)
 
 
 async def test_failures_facts_and_forgetting_are_the_other_stores() -> None:

@@ -11,16 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from node.feed import Feed
 from node.interfaces import Change
+from node.manager import TaskManager
 from node.stores.sqlite import SqliteStore
 from node.stores.sqlite import database as statements
-from node.testing import START_MS, TEST_PEER, FakeSqliteDatabase, check_store, make_task
+from node.testing import START_MS, TEST_PEER, FakeClock, FakeSqliteDatabase, check_store, make_task
 from protocol import (
+    Claimed,
     ErrorCode,
     Fact,
     PeertaskError,
     Progressed,
+    Submitted,
     TaskId,
+    TaskNotFound,
     TaskRecord,
     advance,
     new_task_id,
@@ -231,7 +236,8 @@ async def test_of_two_claims_of_one_task_one_wins(tmp_path: Path) -> None:
     async with SqliteStore(path).running(ignore):
         pass
     winner, refusals = SqliteStore(path), Refusals()
-    loser = SqliteStore(path, refused=refusals)
+    loser = SqliteStore(path)
+    loser.on_refused(refusals)
     async with winner.running(ignore):
         winner.append((shared,))
         await records_of(winner)
@@ -252,6 +258,10 @@ async def test_of_two_claims_of_one_task_one_wins(tmp_path: Path) -> None:
             loser.append(others[2])
         assert committed == [change for other in others for change in other]
         assert (refusals.changes, [error.code for error in refusals.errors]) == (claimed, [ErrorCode.CONFLICT])
+        assert str(refusals.errors[0]) == (
+            f"task {shared.record.id}: fact number 2 cannot be saved, because another process has changed the task"
+            " in tasks.db. Give each node a file of its own"
+        )
         assert len(await facts_of(winner, shared.record.id)) == 3
 
 
@@ -260,7 +270,8 @@ async def test_what_was_in_line_behind_a_lost_claim_is_refused_with_it(tmp_path:
     path = tmp_path / "tasks.db"
     shared = birth()
     winner, refusals = SqliteStore(path), Refusals()
-    loser = SqliteStore(path, refused=refusals)
+    loser = SqliteStore(path)
+    loser.on_refused(refusals)
     async with winner.running(ignore):
         winner.append((shared,))
         await records_of(winner)
@@ -281,7 +292,8 @@ async def test_a_task_that_another_process_has_brought_is_not_brought_twice(tmp_
     """A UUID belongs to one task of the file, whoever was first."""
     path = tmp_path / "tasks.db"
     refusals = Refusals()
-    first, second = SqliteStore(path), SqliteStore(path, refused=refusals)
+    first, second = SqliteStore(path), SqliteStore(path)
+    second.on_refused(refusals)
     async with first.running(ignore), second.running(ignore):
         change = birth()
         first.append((change,))
@@ -294,7 +306,8 @@ async def test_a_task_that_another_process_has_brought_is_not_brought_twice(tmp_
 async def test_what_no_row_can_hold_is_refused_alone(tmp_path: Path) -> None:
     """Text that UTF-8 cannot carry must not keep everything else from being saved."""
     refusals = Refusals()
-    store = SqliteStore(tmp_path / "tasks.db", refused=refusals)
+    store = SqliteStore(tmp_path / "tasks.db")
+    store.on_refused(refusals)
     good, bad = life(), claim(birth())
     async with store.running(ignore):
         store.append((birth(bad[0].record.task),))
@@ -304,6 +317,25 @@ async def test_what_no_row_can_hold_is_refused_alone(tmp_path: Path) -> None:
     assert [error.code for error in refusals.errors] == [ErrorCode.INTERNAL]
     assert "the file cannot hold it" in str(refusals.errors[0])
     assert [record.id for record in await records_of(store) if record.terminal] == [good[0].record.id]
+
+
+async def test_whoever_waits_for_a_task_that_another_process_has_changed_is_told(tmp_path: Path) -> None:
+    """A node whose task was taken by another program says so, and knows the task no more."""
+    store, other = SqliteStore(tmp_path / "tasks.db"), SqliteStore(tmp_path / "tasks.db")
+    manager = TaskManager(store, FakeClock(), Feed(), own_id=TEST_PEER)
+    with trio.fail_after(20):
+        async with manager.running():
+            task = manager.create_task("p")
+            await manager.wait_saved(task.id)
+            async with other.running(ignore):
+                (record,) = await records_of(other)
+                other.append(claim(Change(record, Submitted(task, record.created_at, TEST_PEER))))
+            manager.apply(Claimed(task.id, 1, 1, TEST_PEER, 1))
+            ended = await manager.wait(task.id)
+            assert ended.failure is not None
+            assert ended.failure.code is ErrorCode.CONFLICT
+            with pytest.raises(TaskNotFound):
+                manager.get_task(task.id)
 
 
 async def test_a_refusal_is_logged_when_nobody_asks_for_it(tmp_path: Path) -> None:

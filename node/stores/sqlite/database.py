@@ -108,10 +108,6 @@ OPEN_PAGE = (
     "SELECT task_id, uuid, seq FROM task_status JOIN tasks ON id = task_id"
     " WHERE finished_ms IS NULL AND task_id > ? ORDER BY task_id LIMIT ?"
 )
-FINISHED_PAGE = (
-    "SELECT finished_ms, task_id, uuid FROM task_status JOIN tasks ON id = task_id"
-    " WHERE finished_ms < ? AND (finished_ms, task_id) > (?, ?) ORDER BY finished_ms, task_id LIMIT ?"
-)
 
 Place = tuple[int, int]
 """Where a page ended: a time and an integer key."""
@@ -289,11 +285,6 @@ class Database:
         """Return the number of a task in this file, which is greater than 0; None when it is not there."""
         row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
         return None if row is None else int(row[0])
-
-    def finished_page(self, before_ms: int, after: Place) -> tuple[list[TaskId], Place]:
-        """Return the next finished tasks whose last fact is older than a time, and where to go on; none at the end."""
-        rows = self._connection.execute(FINISHED_PAGE, (before_ms, *after, PAGE_ROWS)).fetchall()
-        return [row[2] for row in rows], rows[-1][:2] if rows else after
 
 
 def _replacement(entry: Entry) -> Row:

@@ -198,17 +198,6 @@ class SqliteStore(Store):
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
 
-    async def finished_before(self, updated_ms: int) -> AsyncGenerator[TaskId]:
-        """Yield the finished tasks whose last fact is older than a time in milliseconds, the oldest first."""
-        async with self._reading() as file:
-            place = BEGINNING
-            while True:
-                task_ids, place = await file.read(file.database.finished_page, updated_ms, place)
-                if not task_ids:
-                    return
-                for task_id in task_ids:
-                    yield task_id
-
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[_OpenFile]:
         if self._writer is not None and self._file is not None:

@@ -426,7 +426,7 @@ class Node(NodeControl):
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_INTERVAL_S)
-            self.manager.sweep()
+            await self.manager.sweep()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from itertools import islice
 from typing import Any, overload
 
 import structlog
@@ -51,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 # Some half a second of loading: whoever starts a node on many tasks sees that it gets on.
 LOADED_A_LINE = 20_000
+# Forgetting so many takes a millisecond.
+SWEPT_A_PASS = 256
 
 # The project of a reference ``task-{project}-{uuid}``, under the name that programs with checkpoints know.
 _extract_project_id = extract_project_id
@@ -421,9 +424,11 @@ class TaskManager(CheckpointedTasks, TaskService):
         finally:
             self._appending = False
 
-    def sweep(self) -> None:
-        """Forget the finished tasks that are older than they are kept."""
-        self._forget(self._finished.expired(self._clock.now()))
+    async def sweep(self) -> None:
+        """Forget the finished tasks that are older than they are kept, some at a time, so that nothing else waits."""
+        while old := list(islice(self._finished.expired(self._clock.now()), SWEPT_A_PASS)):
+            self._forget(old)
+            await trio.lowlevel.checkpoint()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -506,9 +511,11 @@ class TaskManager(CheckpointedTasks, TaskService):
             del self._usage[record.requester]
 
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
-        for task_id in task_ids:
+        gone = tuple(task_ids)
+        for task_id in gone:
             del self._records[task_id]
-            self._store.forget((task_id,))
+        if gone:
+            self._store.forget(gone)
 
     def _count_open(self, record: TaskRecord) -> None:
         self._open += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from node.coordination.quotas import Usage
 from node.feed import WATCH_BUFFER_CHANGES, Feed
 from node.interfaces import Change, Lagged, Store, TaskFilter
-from node.manager import TaskManager, outcome
+from node.manager import SWEPT_A_PASS, TaskManager, outcome
 from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.testing import START_MS, FakeClock, HeldStore, check_store, make_task
@@ -674,14 +674,35 @@ async def test_finished_tasks_are_forgotten_when_they_are_old() -> None:
         bench.clock.advance(600)
         second = bench.finish()
         bench.clock.advance(400)
-        bench.manager.sweep()
+        await bench.manager.sweep()
         assert bench.knows(first)
         bench.clock.advance(1)
-        bench.manager.sweep()
+        await bench.manager.sweep()
         assert [bench.knows(task_id) for task_id in (first, second, waiting)] == [False, True, True]
         bench.clock.advance(10_000)
-        bench.manager.sweep()
+        await bench.manager.sweep()
         assert [bench.knows(task_id) for task_id in (second, waiting)] == [False, True]
+
+
+async def test_many_old_tasks_are_forgotten_some_at_a_time() -> None:
+    """A sweep lets everything else go on in between, and tells the store of many tasks at once."""
+    forgotten: list[int] = []
+
+    class Noting(MemoryStore):
+        def forget(self, task_ids: Iterable[TaskId]) -> None:
+            forgotten.append(len(list(task_ids)))
+
+    async with running(Noting(), finished_ms=10_000) as bench, trio.open_nursery() as nursery:
+        for _ in range(2 * SWEPT_A_PASS + 1):
+            bench.finish()
+        bench.clock.advance(10_001)
+        nursery.start_soon(bench.manager.sweep)
+        kept: list[int] = []
+        while not kept or kept[-1]:
+            await trio.lowlevel.checkpoint()
+            kept.append(len(bench.manager.list_tasks()))
+        assert {*kept} & {SWEPT_A_PASS + 1, 1}
+    assert forgotten == [SWEPT_A_PASS, SWEPT_A_PASS, 1]
 
 
 async def test_whoever_waits_gets_the_end_of_a_task_that_is_forgotten_at_once() -> None:

@@ -64,6 +64,7 @@ SIMPLE_PEER_SLOTS = 1
 
 # A peer that says so has no room, whatever it told before.
 _NO_ROOM = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING})
+_STOPPED = frozenset({TaskStatus.CANCELLING, TaskStatus.CANCELLED})
 # What the dispatcher itself records: it has acted on it already.
 _OWN_FACTS = frozenset({Claimed, Started, Progressed})
 
@@ -170,16 +171,19 @@ class Dispatcher:
 
         That it is given up must be saved first, as the feed will tell: otherwise it would be planned twice. A cancel
         may have come before, and then that is recorded.
+
+        Whoever was to stop a task may not have heard of it, and is told when it is connected again, however often this
+        node has ended since: a record does not tell, and to stop a task twice does no harm.
         """
-        for record in self._manager.list_tasks():
+        for record in reversed(self._manager.list_tasks()):
+            if record.status in _STOPPED and record.holder not in (None, self._own_id):
+                self._remote.abandon(record.id, record.holder)
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is TaskStatus.PENDING:
                 self._backlog.update(record)
                 continue
             self._record(after_restart(record, self._own_id, self._clock.now()))
-            if record.status is TaskStatus.CANCELLING and record.holder not in (None, self._own_id):
-                self._remote.abandon(record.id, record.holder)  # whoever was told to stop may not have heard it
 
     def _observe(self, change: Change) -> None:
         record, fact = change

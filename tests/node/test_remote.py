@@ -608,6 +608,36 @@ async def test_a_requester_that_crashed_while_it_cancelled_still_stops_the_worke
             assert pair.ben.manager.get_task(task_id).status is TaskStatus.CANCELLED
 
 
+@pytest.mark.parametrize("crashed", [True, False])
+async def test_a_cancel_is_owed_however_often_the_requester_has_ended_since(
+    autojump_clock: MockClock, hub: MemoryHub, *, crashed: bool
+) -> None:
+    """What its store tells is enough: the worker is told when it is connected, whether anything was told before."""
+    pair, store = Pair(hub, ScriptedExecutor()), HeldStore()
+    pair.executor.then(Hang())
+    pair.ann = MemoryNode(hub, "asker", store=store)
+    async with pair.ben.running():
+        async with pair.ann.running():
+            await pair.ann.connect(pair.ben)
+            task_id = pair.submit()
+            await pair.executor.wait_until_begun(1)
+            hub.drop_next(pair.ann.peer_id, pair.ben.peer_id, Cancel)
+            pair.ann.manager.cancel_task(task_id)
+            if crashed:
+                store.lose()
+        pair.cut()
+        pair.ann = MemoryNode(hub, "asker", store=store, former=pair.ann)
+        async with pair.ann.running():
+            assert (await pair.ann.wait(task_id)).status is TaskStatus.CANCELLED
+            await trio.sleep(5)
+            assert pair.executor.running == 1
+        pair.ann = MemoryNode(hub, "asker", store=store, former=pair.ann)
+        async with pair.ann.running():
+            pair.heal()
+            await until(lambda: not pair.executor.running)
+            assert pair.ben.manager.get_task(task_id).status in {TaskStatus.CANCELLED, TaskStatus.CANCELLING}
+
+
 @pytest.mark.parametrize("elsewhere", [True, False])
 async def test_a_task_moves_to_another_peer_only_when_its_policy_says_so(
     autojump_clock: MockClock, hub: MemoryHub, *, elsewhere: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from node.stores.sqlite.batch import Batch, Entry
@@ -137,6 +137,11 @@ class Database:
     def close(self) -> None:
         """Close the connection; the last one of a file moves what is in the WAL into the file."""
         self._connection.close()
+
+    def checkpoint(self) -> None:
+        """Move what is in the WAL into the file, as far as nobody is in the way; what fails comes again later."""
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ _OLDEST_SQLITE: Final = (3, 33, 0)
 BUSY_TIMEOUT_MS: Final = 5_000
 # Holds the hot part of the index of UUIDs; SQLite's own 2 MB are half of it at 100,000 records.
 _CACHE_KIB: Final = 8 * 1024
-# 16 MB: a checkpoint waits for the disk, and with SQLite's own 4 MB more than one of a hundred lone commits has one.
-_CHECKPOINT_PAGES: Final = 4_000
+# 64 MB: a commit that makes a checkpoint waits for the disk. A lone task writes some 20 pages at each side, so one of
+# 400 meets one; with 16 MB one of a hundred did. A store makes them itself when it has nothing else to do.
+_CHECKPOINT_PAGES: Final = 16_000
 # What a WAL that had to grow is cut back to.
 _WAL_BYTES: Final = 32 * 1024 * 1024
 _STATEMENTS: Final = 256

@@ -76,7 +76,7 @@ class SqliteStore(Store):
 
     @asynccontextmanager
     async def _writing(self, file: _OpenFile) -> AsyncIterator[None]:
-        writer = GroupWriter(file.database.write, self._saved, file.thread, self._place)
+        writer = GroupWriter(file.database, self._saved, file.thread, self._place)
         async with open_background() as nursery:
             nursery.start_soon(writer.run)
             self._file, self._writer = file, writer

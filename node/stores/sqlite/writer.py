@@ -14,7 +14,7 @@ import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -34,20 +34,33 @@ CLOSING_S: Final = 5.0
 # How long what nobody waits for may wait for company: as long as a no-op task takes at a peer, and short beside
 # whatever takes long enough to be looked at. A crash in this time has not begun what it interrupts.
 HELD_S: Final = 0.002
+# 10 MB of WAL or so; moving it into the file waits for the disk, and should keep no commit waiting. A node that has had
+# nothing to save for so long is not in the middle of something.
+TIDY_AFTER_CHANGES: Final = 500
+REST_S: Final = 0.25
 # Whoever records these goes on at once, and who watches a task can wait as long as that.
 _MAY_WAIT: Final = frozenset({Claimed, Started, Progressed})
 
-Write = Callable[[Batch], Refusals]
 Saved = Callable[[Batch, Refusals], None]
 
 log = structlog.get_logger(__name__)
+
+
+class Writable(Protocol):
+    """What a writer asks of a database, in a thread."""
+
+    def write(self, batch: Batch) -> Refusals:
+        """Save a batch in one transaction, and return what never will be saved; raises `sqlite3.Error`."""
+
+    def checkpoint(self) -> None:
+        """Do what can wait until nothing is to be saved; never raises."""
 
 
 class GroupWriter:
     """Saves what is put in line, in order.
 
     Args:
-        write: saves a batch, in a thread.
+        database: saves a batch, in the thread.
         saved: is told of every batch that is saved, on the event loop.
         thread: where that is; the only one that uses the connection.
         place: what the database is called in messages.
@@ -57,14 +70,15 @@ class GroupWriter:
         line: what waits for a commit; a batch that is being saved is not in it any more.
     """
 
-    def __init__(self, write: Write, saved: Saved, thread: OwnThread, place: str) -> None:
+    def __init__(self, database: Writable, saved: Saved, thread: OwnThread, place: str) -> None:
         self.failure: PeertaskError | None = None
         self.line: deque[Item] = deque()
-        self._write = write
+        self._database = database
         self._saved = saved
         self._thread = thread
         self._place = place
         self._put = 0
+        self._untidy = 0
         self._done = 0
         self._hurried = 0
         self._idle = trio.lowlevel.ParkingLot()
@@ -130,15 +144,27 @@ class GroupWriter:
         while not self.line:
             if self._closing.is_set():
                 return False
-            await self._idle.park()
+            await self._rest()
         if self._hurried <= self._done:
             with trio.move_on_after(HELD_S):
                 await self._held.park()
         return True
 
+    async def _rest(self) -> None:
+        """Return when something is put in line, or when the writer closes; tidy up when nothing comes for a while."""
+        if self._untidy < TIDY_AFTER_CHANGES:
+            await self._idle.park()
+            return
+        with trio.move_on_after(REST_S) as rest:
+            await self._idle.park()
+        if rest.cancelled_caught:
+            self._untidy = 0
+            await self._thread.run_sync(self._database.checkpoint)
+
     def _tell(self, batch: Batch, refusals: Refusals) -> None:
         self._saved(batch, refusals)
         self._done += batch.items
+        self._untidy += len(batch.changes)
         self._progress.unpark_all()
 
     async def _save(self, batch: Batch) -> Refusals | None:
@@ -160,7 +186,7 @@ class GroupWriter:
         """Write what is in line by now, or the same as in the last attempt; in the thread."""
         if not batch.items:
             fill_batch(batch, self.line)
-        return self._write(batch)
+        return self._database.write(batch)
 
     async def _wait_for_retry(self, delay: float) -> bool:
         """Wait before the next attempt; False when the store has been closing for `CLOSING_S`."""

@@ -19,7 +19,7 @@ from node.stores.sqlite import batch as batches
 from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
 from node.stores.sqlite.database import Refusals
 from node.stores.sqlite.thread import OwnThread, open_thread
-from node.stores.sqlite.writer import CLOSING_S, HELD_S, GroupWriter
+from node.stores.sqlite.writer import CLOSING_S, HELD_S, REST_S, TIDY_AFTER_CHANGES, GroupWriter
 from node.testing import make_task
 from protocol import ErrorCode, new_task_id
 from tests.node.stores.lives import birth, claim, life
@@ -34,6 +34,8 @@ class Disk:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.errors: deque[sqlite3.Error] = deque()
+        self.checkpoints = 0
+        self.tidied = threading.Event()
 
     def write(self, batch: Batch) -> Refusals:
         """Take a batch, when it may."""
@@ -43,6 +45,11 @@ class Disk:
             raise self.errors.popleft()
         self.batches.append(batch)
         return {}
+
+    def checkpoint(self) -> None:
+        """Count."""
+        self.checkpoints += 1
+        self.tidied.set()
 
     @property
     def changes(self) -> list[Change]:
@@ -68,7 +75,7 @@ def take_batch(line: deque[Item]) -> Batch:
 async def writing(disk: Disk, saved: Callable[[Batch, Refusals], None] | None = None) -> AsyncIterator[GroupWriter]:
     """A writer that runs, and is closed."""
     async with open_thread("writer") as thread, trio.open_nursery() as nursery:
-        writer = GroupWriter(disk.write, saved or (lambda _batch, _refusals: None), thread, "tasks.db")
+        writer = GroupWriter(disk, saved or (lambda _batch, _refusals: None), thread, "tasks.db")
         nursery.start_soon(writer.run)
         try:
             yield writer
@@ -196,12 +203,13 @@ async def test_a_disk_that_works_again_while_the_store_closes_loses_nothing(auto
 async def test_an_error_that_is_no_error_of_sqlite_is_not_hidden() -> None:
     """A defect of the program comes out, and nobody waits for ever."""
 
-    def fail(_batch: Batch) -> Refusals:
-        raise ZeroDivisionError
+    class Broken(Disk):
+        def write(self, _batch: Batch) -> Refusals:
+            raise ZeroDivisionError
 
     with pytest.RaisesGroup(ZeroDivisionError):
         async with open_thread("writer") as thread, trio.open_nursery() as nursery:
-            writer = GroupWriter(fail, lambda _batch, _refusals: None, thread, "tasks.db")
+            writer = GroupWriter(Broken(), lambda _batch, _refusals: None, thread, "tasks.db")
             nursery.start_soon(writer.run)
             writer.put((birth(),))
             await writer.wait_saved()
@@ -239,6 +247,22 @@ async def test_what_nobody_waits_for_is_saved_soon(autojump_clock: MockClock) ->
         await told.wait()
         assert trio.current_time() - begun == pytest.approx(HELD_S)
         assert disk.changes == claimed
+
+
+async def test_the_wal_is_moved_into_the_file_when_nothing_is_to_be_saved(autojump_clock: MockClock) -> None:
+    """Not after each commit, and not while more comes."""
+    disk = Disk()
+    async with writing(disk) as writer:
+        for _ in range(3):
+            for _ in range(TIDY_AFTER_CHANGES // 2):
+                writer.put((birth(),))
+            await writer.wait_saved()
+            assert disk.checkpoints == 0
+        assert await trio.to_thread.run_sync(disk.tidied.wait, 10)
+        writer.put((birth(),))
+        await writer.wait_saved()
+        await trio.sleep(2 * REST_S)
+        assert disk.checkpoints == 1
 
 
 async def test_a_thread_of_its_own_runs_calls_in_order_and_ends() -> None:

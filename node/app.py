@@ -5,20 +5,25 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import structlog
 import trio
 
+from node.audit.log import AuditLog
+from node.audit.peers import PeerEntries
+from node.audit.segments import AUDIT_FOLDER, Segments
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
 from node.coordination.quotas import Access
+from node.coordination.receipts import Notary
 from node.dispatcher import Dispatcher
 from node.executors.callable import CallableExecutor
 from node.executors.echo import EchoExecutor
 from node.executors.mock import MockExecutor
+from node.executors.receipts import request_receipt
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.http.gateway import Gateway
@@ -31,6 +36,7 @@ from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
+from node.net.signing import signer, verify
 from node.retention import Capacity
 from node.storage import Storage, storage_of
 from node.stores.measured import MeasuredStore
@@ -39,6 +45,8 @@ from protocol import (
     ErrorCode,
     PeerAdvert,
     PeerId,
+    Receipt,
+    Sign,
     Task,
     TaskId,
     TaskNotFound,
@@ -96,7 +104,8 @@ class Node(NodeControl):
             capacity=_capacity_of(config),
             checkpoints=storage.checkpoints,
         )
-        self._remote = RemoteDelegate(self._network)
+        self._notary = Notary(self.peer_id, signer(key_pair), verify, config.receipts)
+        self._remote = RemoteDelegate(self._network, self._notary)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -105,6 +114,7 @@ class Node(NodeControl):
             executors=self._executors,
             access=Access(allow=config.allow, max_in_flight=config.max_in_flight),
             usage=self.manager.usage,
+            notary=self._notary,
         )
         self._dispatcher = Dispatcher(
             self.manager,
@@ -116,12 +126,24 @@ class Node(NodeControl):
             random.Random(),
             self._trusts,
         )
+        self._audit = self._open_audit(signer(key_pair))
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
 
     def _is_seen(self) -> bool:
         """Whether anybody can see what is measured: over the control socket, or in traces."""
         return self.config.data is not None or store_tracer() is not None
+
+    def _open_audit(self, sign: Sign) -> AuditLog | None:
+        """Return the audit log when there is to be one; it hears of everything, and writes nothing yet."""
+        folder = self.config.data
+        if folder is None or not self.config.audit:
+            return None
+        segments = Segments(folder / AUDIT_FOLDER, keep_bytes=self.config.audit_bytes)
+        audit = AuditLog(segments, self._clock, self.peer_id, sign)
+        self.feed.listen(audit.observe)
+        self._network.on_change(PeerEntries(audit, self._network.channels).look)
+        return audit
 
     def __repr__(self) -> str:
         return f"<Node {self.peer_id} executing={self._dispatcher.executing} {self.manager!r}>"
@@ -130,6 +152,7 @@ class Node(NodeControl):
     async def running(self) -> AsyncIterator[None]:
         """Run for the length of the context; `open_node` calls this."""
         async with (
+            nullcontext() if self._audit is None else self._audit.running(),  # first, to hear the last facts too
             self.manager.running(),
             self._network.running(self._gateway, self._remote, self._advert_for),
             open_background() as nursery,
@@ -198,9 +221,10 @@ class Node(NodeControl):
 
     def health(self) -> Health:
         """Return whether this node does its work, now."""
-        failure = self._store.failure
-        if failure is not None:
-            return Health("failing", (str(failure),))
+        failures = [self._store.failure, self._audit and self._audit.failure]
+        problems = tuple(str(failure) for failure in failures if failure is not None)
+        if problems:
+            return Health("failing", problems)
         return Health("draining" if self.manager.draining else "ok")
 
     def metrics(self) -> str:
@@ -213,9 +237,18 @@ class Node(NodeControl):
             self._measured.show(
                 self._metrics, hits=lambda: self.manager.lookup_hits, misses=lambda: self.manager.lookup_misses
             )
+        audit = self._audit
+        if audit is not None:
+            self._metrics.counter("audit_entries", "Entries written to the audit log.", lambda: audit.entries)
+            self._metrics.counter("audit_missed", "Entries that could not be written.", lambda: audit.missed)
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
+
+    def note(self, fact: str, **fields: Any) -> None:
+        """Add an entry to the audit log that is no fact of a task, when this node keeps one; see `AuditLog.note`."""
+        if self._audit is not None:
+            self._audit.note(fact, **fields)
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
@@ -346,6 +379,26 @@ class Node(NodeControl):
     def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
         """Return what this node knows about the tasks that match, the newest first."""
         return self.manager.list_tasks(task_filter)
+
+    async def receipt(self, task_id: str) -> Receipt:
+        """Return the signed word of whoever carried a task out, that this is what came of it.
+
+        It is at hand when it came with the result, and when this node carried the task out; else the peer that did is
+        asked, and its answer checked.
+
+        Raises:
+            TaskNotFound: the node does not know the task.
+            IllegalTransition: it is not complete.
+            PeertaskError: PEER_UNREACHABLE and others, as `request_receipt` does.
+        """
+        record = self.get_task(task_id)
+        if record.receipt is not None:
+            return record.receipt
+        if record.holder in (None, self.peer_id):
+            return self._notary.issue(record)
+        receipt = await request_receipt(self._remote, record)
+        self.note("ReceiptTaken", task_id=record.id, receipt=receipt.to_dict())
+        return receipt
 
     def cancel(self, task_id: str) -> TaskRecord:
         """Ask for a task to be stopped; `result` tells when it has."""

@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from node.coordination.quotas import EVERY_KIND
+from node.coordination.receipts import ReceiptMode
 from protocol import (
     CHUNK_BYTES,
     MAX_FRAME_BYTES,
@@ -70,6 +71,11 @@ REDIS_CONNECT_TIMEOUT_MS: Final = 5_000
 # Most executions end by themselves in that time, and service managers wait longer before they kill.
 DRAIN_S: Final = 10.0
 
+# Some two million tasks.
+AUDIT_BYTES: Final = 4 * 1024 * 1024 * 1024
+
+# Two of the log's files.
+_MIN_AUDIT_BYTES = 32 * 1024 * 1024
 _MAX_INTERVAL_MS = 24 * 60 * 60 * 1000  # a day: intervals beyond it are mistakes of unit
 _MIN_FRAME_BYTES = 1024  # an empty task with its names takes a third of this
 _MAX_FRAME_BYTES = 64 * 1024 * 1024  # what the protocol lets a Hello announce
@@ -169,12 +175,21 @@ class _Settings(BaseModel):
     """The size above which this node takes payloads in chunks, in bytes; never more than `frame_bytes`."""
     payload_bytes: int = Field(default=MAX_PAYLOAD_BYTES, ge=_MIN_FRAME_BYTES, le=MAX_PAYLOAD_BYTES)
     """The largest task or result in all that this node takes, in bytes."""
+    receipts: ReceiptMode = "auto"
+    """When a result carries the signed receipt of its executor. `auto`: when the execution took 100 ms or longer;
+    `always`: each, and this node asks peers for those of its tasks; `asked`: none by itself. In every mode the receipt
+    of any complete task can be asked for."""
     retention_hours: float = Field(default=RETENTION_HOURS, ge=0, allow_inf_nan=False)
     """How long a finished task is kept, in hours."""
     retention_records: int = Field(default=RETENTION_RECORDS, ge=0)
     """How many finished tasks are kept in memory; beyond, the oldest are forgotten."""
     retention_bytes: int = Field(default=RETENTION_BYTES, ge=0)
     """How many bytes of prompts and results of finished tasks are kept in memory; beyond, the oldest are forgotten."""
+    audit: bool = False
+    """Whether what happens to tasks and peers is written to the audit log in the data folder. `peertask node` does so
+    unless it is told otherwise."""
+    audit_bytes: int = Field(default=AUDIT_BYTES, ge=_MIN_AUDIT_BYTES)
+    """How many bytes of the audit log are kept; beyond, its oldest files are removed, and it says so."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe records that are logged."""
     log_format: Literal["console", "json"] = "console"
@@ -199,6 +214,8 @@ class _Settings(BaseModel):
             raise ValueError(f"store is {self.store}, but there is no data folder to keep tasks in; set data")
         if self.http is not None and self.data is None:
             raise ValueError(f"http is {self.http}, but there is no data folder to keep the token in; set data")
+        if self.audit and self.data is None:
+            raise ValueError("audit is on, but there is no data folder to keep the log in; set data")
         return self
 
 

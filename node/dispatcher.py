@@ -20,7 +20,7 @@ from node.coordination.plan import Backlog, plan, start_at_once
 from node.coordination.retries import after_failure, after_restart
 from node.coordination.roster import Roster, Worker
 from node.feed import Feed
-from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output
+from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
 from node.manager import TaskManager
 from node.runners import LocalAttempt, RunnerPool
 from protocol import (
@@ -370,9 +370,10 @@ class Dispatcher:
         except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
             log.info("late outcome dropped", task_id=attempt.task.id, attempt=attempt.attempt, reason=str(error))
 
-    def _complete(self, attempt: Attempt, outcome: TaskResult | Output) -> None:
+    def _complete(self, attempt: Attempt, outcome: TaskResult | Receipted | Output) -> None:
         now = self._clock.now()
         task_id = attempt.task.id
+        receipt = None
         if isinstance(outcome, Output):
             try:
                 outcome = TaskResult(task_id, outcome.text, now - attempt.begun_at, outcome.artifacts)
@@ -380,8 +381,10 @@ class Dispatcher:
                 problem = f"the executor returned what cannot be a result: {describe_invalid(error)}"
                 self._fail(attempt, PeertaskError(problem, code=ErrorCode.EXECUTION_FAILED))
                 return
+        elif isinstance(outcome, Receipted):
+            outcome, receipt = outcome
         attempt.started()
-        self._manager.apply(Completed(task_id, now, attempt.attempt, outcome))
+        self._manager.apply(Completed(task_id, now, attempt.attempt, outcome, receipt))
 
     def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
         failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)

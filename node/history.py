@@ -38,7 +38,7 @@ def retell(facts: Iterable[Fact]) -> list[Change]:
 def _closing_fact(record: TaskRecord) -> Fact | None:
     """Return the last fact of a task that has ended, which its record tells."""
     if record.result is not None:
-        return Completed(record.id, record.updated_at, record.attempt, record.result)
+        return Completed(record.id, record.updated_at, record.attempt, record.result, record.receipt)
     if record.status is TaskStatus.CANCELLED:
         return Cancelled(record.id, record.updated_at)
     if record.failure is not None:

@@ -11,7 +11,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from protocol import Artifact, Fact, Frame, PeerAdvert, PeerId, PeertaskError, Task, TaskId, TaskRecord, TaskResult
+from protocol import (
+    Artifact,
+    Fact,
+    Frame,
+    PeerAdvert,
+    PeerId,
+    PeertaskError,
+    Receipt,
+    Task,
+    TaskId,
+    TaskRecord,
+    TaskResult,
+)
 
 
 class Clock(ABC):
@@ -103,7 +115,14 @@ class Output:
     artifacts: tuple[Artifact, ...] = ()
 
 
-Outcome = TaskResult | Output | PeertaskError
+class Receipted(NamedTuple):
+    """A result that came with the word of the peer that has it, and the receipt fits."""
+
+    result: TaskResult
+    receipt: Receipt
+
+
+Outcome = TaskResult | Receipted | Output | PeertaskError
 """How an attempt ended: a result that somebody else has timed, what an executor returned, or an error."""
 
 

@@ -73,6 +73,7 @@ from protocol.frames import (
 from protocol.framing import FrameDecoder, Pieces, encode_frame, encode_length
 from protocol.json_value import JsonObject
 from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
+from protocol.receipt import Receipt
 from protocol.record import TaskRecord, TaskStatus
 from protocol.reference import (
     DEFAULT_PROJECT,
@@ -83,6 +84,7 @@ from protocol.reference import (
     project_folder,
 )
 from protocol.result import MAX_MESSAGE_CHARS, Artifact, Failure, TaskFailed, TaskResult
+from protocol.signing import Sign, Verify, receipt_faults, result_hash, sign_receipt, task_hash
 from protocol.task import (
     DEFAULT_PRIORITY,
     DEFAULT_RETRY,
@@ -149,6 +151,7 @@ __all__ = [
     "Pieces",
     "Progress",
     "Progressed",
+    "Receipt",
     "Reference",
     "Reject",
     "Released",
@@ -157,6 +160,7 @@ __all__ = [
     "RetryPolicy",
     "Role",
     "SessionState",
+    "Sign",
     "StaleAttempt",
     "Started",
     "Submit",
@@ -173,6 +177,7 @@ __all__ = [
     "TaskStatus",
     "TooLarge",
     "Transition",
+    "Verify",
     "advance",
     "begin",
     "decode_body",
@@ -188,4 +193,8 @@ __all__ = [
     "parse_reference",
     "parse_task_id",
     "project_folder",
+    "receipt_faults",
+    "result_hash",
+    "sign_receipt",
+    "task_hash",
 ]

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from protocol.advert import PeerAdvert
 from protocol.errors import LocalProtocolError, RemoteProtocolError, abbreviate
 from protocol.frames import FRAME_TYPES, Frame, Limits
+from protocol.receipt import Receipt
 from protocol.result import Artifact, Failure, TaskResult
 from protocol.structure import SMALL_BYTES, check_structure
 from protocol.task import RetryPolicy, Task, describe_invalid
@@ -61,6 +62,20 @@ def decode_body(body: bytes | bytearray) -> Frame:
         return validate(fields)
     except ValidationError as error:
         raise RemoteProtocolError(f"a frame of type {name} is malformed: {describe_invalid(error)}") from None
+
+
+def canonical_bytes(value: Task | TaskResult) -> bytes:
+    """Return the msgpack of a task or a result with the keys of every map sorted; what their hashes are made of."""
+    body: bytes = msgpack.packb(_sorted(value), unicode_errors="surrogatepass")
+    return body
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return _sorted(_to_map(value)) if type(value) in _SHAPES else value
 
 
 class _Shape(NamedTuple):
@@ -124,7 +139,7 @@ def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 _SHAPES: dict[type[object], _Shape] = {
     **{cls: _shape(cls, {"type": name}) for name, cls in FRAME_TYPES.items()},
-    **{cls: _shape(cls, {}) for cls in (Task, RetryPolicy, TaskResult, Artifact, Failure, PeerAdvert, Limits)},
+    **{cls: _shape(cls, {}) for cls in (Task, RetryPolicy, TaskResult, Artifact, Failure, Receipt, PeerAdvert, Limits)},
 }
 _VALIDATORS: dict[str, Callable[[dict[str, Any]], Frame]] = {
     name: TypeAdapter(cls).validator.validate_python for name, cls in FRAME_TYPES.items()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from protocol.errors import ErrorCode
 from protocol.json_value import JsonObject
+from protocol.receipt import Receipt
 from protocol.result import Failure, TaskResult
 from protocol.task import PeerId, Task, TaskId
 
@@ -59,12 +60,13 @@ class Progressed(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """The holder delivered a result."""
+    """The holder delivered a result, perhaps with its receipt."""
 
     task_id: TaskId
     at: int
     attempt: int
     result: TaskResult
+    receipt: Receipt | None = None
 
 
 class Failed(NamedTuple):
@@ -125,7 +127,10 @@ FACT_TYPES: dict[str, type[Fact]] = {
 
 def fact_to_dict(fact: Fact) -> JsonObject:
     """Return the JSON shape of a fact: its name under ``fact``, and its fields."""
-    return {"fact": type(fact).__name__, **{name: _to_json(value) for name, value in fact._asdict().items()}}
+    fields = {name: _to_json(value) for name, value in fact._asdict().items()}
+    if fields.get("receipt", fact) is None:
+        del fields["receipt"]
+    return {"fact": type(fact).__name__, **fields}
 
 
 def fact_from_dict(shape: JsonObject) -> Fact:
@@ -137,11 +142,12 @@ def fact_from_dict(shape: JsonObject) -> Fact:
         InvalidTask: the task, the result or the failure in it is malformed.
     """
     cls = FACT_TYPES[shape["fact"]]
-    return cls(**{name: _READERS.get(name, _as_is)(shape[name]) for name in cls._fields})
+    names = [name for name in cls._fields if name != "receipt" or shape.get(name) is not None]
+    return cls(**{name: _READERS.get(name, _as_is)(shape[name]) for name in names})
 
 
 def _to_json(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, Task | TaskResult | Failure) else value
+    return value.to_dict() if isinstance(value, Task | TaskResult | Failure | Receipt) else value
 
 
 def _as_is(value: Any) -> Any:
@@ -152,5 +158,6 @@ _READERS: dict[str, Any] = {
     "task": Task.from_dict,
     "result": TaskResult.from_dict,
     "failure": Failure.from_dict,
+    "receipt": Receipt.from_dict,
     "reason": ErrorCode,
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import FailFast, Field
 
 from protocol.advert import MAX_SLOTS, Names, PeerAdvert
+from protocol.receipt import Receipt
 from protocol.result import MAX_MESSAGE_CHARS, Code, Failure, TaskResult, shorten
 from protocol.task import MAX_INT64, MAX_PAYLOAD_BYTES, Count, Milliseconds, Name, Task, TaskId, TaskIdField
 
@@ -45,6 +46,7 @@ Address = Annotated[str, Field(max_length=_MAX_ADDRESS_CHARS, strict=True)]
 Addresses = Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES), FailFast()]
 Versions = Annotated[tuple[Name, ...], Field(min_length=1, max_length=_MAX_VERSIONS), FailFast()]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +97,12 @@ class Submit:
     Attributes:
         task: what to do.
         remaining_ms: how long the requester still cares; None for as long as it takes.
+        receipt: whether the Result shall carry a receipt, however quick the task is.
     """
 
     task: Task
     remaining_ms: Milliseconds | None = None
+    receipt: Flag = False
 
     @property
     def task_id(self) -> TaskId:
@@ -165,18 +169,22 @@ class Result:
         seq: the number of its last fact.
         result: what came of it.
         failure: why nothing came of it.
+        receipt: the worker's signed word for the result; only with a result.
     """
 
     task_id: TaskIdField
     seq: Count
     result: TaskResult | None = None
     failure: Failure | None = None
+    receipt: Receipt | None = None
 
     def __post_init__(self) -> None:
         if (self.result is None) == (self.failure is None):
             raise ValueError("exactly one of result and failure must be given")
         if self.result is not None and self.result.task_id != self.task_id:
             raise ValueError(f"the result belongs to task {self.result.task_id}")
+        if self.receipt is not None and self.result is None:
+            raise ValueError("a failure has no receipt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +194,12 @@ class Attach:
     Attributes:
         task_id: which task.
         after_seq: the last fact that the requester knows; 0 for none.
+        receipt: as in Submit.
     """
 
     task_id: TaskIdField
     after_seq: Count = 0
+    receipt: Flag = False
 
 
 @dataclass(frozen=True, slots=True)

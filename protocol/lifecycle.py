@@ -115,6 +115,7 @@ def _progressed(after: TaskRecord, fact: Progressed) -> None:
 
 def _completed(after: TaskRecord, fact: Completed) -> None:
     after.result = fact.result
+    after.receipt = fact.receipt
     after.progress = 1.0
     after.lease_until = 0
 
@@ -172,6 +173,7 @@ def _copy(record: TaskRecord) -> TaskRecord:
     after.progress = record.progress
     after.progress_message = record.progress_message
     after.result = record.result
+    after.receipt = record.receipt
     after.failure = record.failure
     after.created_at = record.created_at
     after.updated_at = record.updated_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from protocol.receipt import Receipt
 from protocol.result import Failure, TaskResult
 from protocol.task import PeerId, Task, TaskId
 
@@ -44,6 +45,7 @@ _FIELDS = (
     "not_before",
     "progress",
     "progress_message",
+    "receipt",
     "requester",
     "result",
     "seq",
@@ -77,6 +79,7 @@ class TaskRecord:
         progress: the fraction done, 0 to 1, as last reported.
         progress_message: what was last reported, for people.
         result: set when complete.
+        receipt: the holder's signed word for the result, when it came with it.
         failure: set when failed; when cancelled, with code CANCELLED.
         created_at: when this node first heard of the task, in milliseconds since the epoch.
         updated_at: when the last fact happened.
@@ -109,6 +112,7 @@ class TaskRecord:
         self.progress = 0.0
         self.progress_message = ""
         self.result: TaskResult | None = None
+        self.receipt: Receipt | None = None
         self.failure: Failure | None = None
         self.created_at = created_at
         self.updated_at = created_at
@@ -125,8 +129,9 @@ class TaskRecord:
         return f"<TaskRecord {self.id} {self.status} attempt={self.attempt} seq={self.seq}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the record, with the task, the result and the failure in theirs."""
+        """Return the JSON shape of the record, with what is in it in theirs; without ``receipt`` when there is none."""
         shape = {name: getattr(self, name) for name in _FIELDS}
+        receipt = shape.pop("receipt")
         return dict(
             sorted(
                 {
@@ -135,6 +140,7 @@ class TaskRecord:
                     "status": self.status.value,
                     "result": self.result and self.result.to_dict(),
                     "failure": self.failure and self.failure.to_dict(),
+                    **({"receipt": receipt.to_dict()} if receipt is not None else {}),
                 }.items()
             )
         )
@@ -146,15 +152,16 @@ class TaskRecord:
         Raises:
             KeyError: a key is missing.
             ValueError: the status is unknown.
-            InvalidTask: the task, the result or the failure is malformed.
+            InvalidTask: the task, the result, the receipt or the failure is malformed.
         """
         record = cls.__new__(cls)
         for name in _FIELDS:
-            setattr(record, name, shape[name])
+            setattr(record, name, shape.get(name) if name == "receipt" else shape[name])
         record.task = Task.from_dict(shape["task"])
         record.id = record.task.id
         record.status = TaskStatus(shape["status"])
         record.terminal = record.status.terminal
         record.result = TaskResult.from_dict(shape["result"]) if shape["result"] else None
         record.failure = Failure.from_dict(shape["failure"]) if shape["failure"] else None
+        record.receipt = Receipt.from_dict(record.receipt) if record.receipt else None  # type: ignore[arg-type]
         return record

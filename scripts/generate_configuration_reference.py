@@ -43,6 +43,7 @@ def _one_value(shape: dict[str, Any]) -> str:
 
 
 _TYPES = {
+    "boolean": "`true` or `false`",
     "integer": "a whole number",
     "number": "a number",
     "string": "text",

@@ -22,6 +22,8 @@ COMMANDS: Final = {
     "show": "Show one task and what has come of it.",
     "watch": "Watch what happens to tasks.",
     "cancel": "Stop tasks.",
+    "verify": "Check the receipt of a task without asking anybody.",
+    "audit": "Read and check the log of what a node has done.",
     "peers": "List the peers of a node, connect and disconnect them.",
     "store": "Look after the tasks that a node keeps: check, move, tidy.",
     "id": "Print the peer id of a data folder.",

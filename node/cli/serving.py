@@ -50,7 +50,7 @@ def serve_node(call: Invocation, settings: Mapping[str, Any], *, temporary: bool
         PeertaskError: code INVALID_CONFIG; also when another node runs in the data folder.
     """
     with _data_folder(call, temporary=temporary) as placed:
-        defaults = {"store": "sqlite", **_log_format(placed)}
+        defaults = {"store": "sqlite", "audit": True, **_log_format(placed)}
         config = load_settings(placed, defaults=defaults, **_overrides(settings))
         with occupied(folder_of(config)):
             pass  # another node that has the folder is told of now; the node itself occupies it for good

@@ -44,7 +44,8 @@ def shortest_history(record: TaskRecord) -> list[Fact]:
     if record.result is not None:
         holder = record.holder or record.requester
         claimed = Claimed(record.id, ended, 1, holder, 0)
-        return [submitted, claimed, Started(record.id, ended, 1), Completed(record.id, ended, 1, record.result)]
+        completed = Completed(record.id, ended, 1, record.result, record.receipt)
+        return [submitted, claimed, Started(record.id, ended, 1), completed]
     if record.status is TaskStatus.CANCELLED:
         return [submitted, Cancelled(record.id, ended)]
     if record.failure is not None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import structlog
 
-from node.interfaces import Channel, ChannelHandler, Delegate, Delegation, Network, Outcome
+from node.coordination.receipts import Notary
+from node.interfaces import Channel, ChannelHandler, Delegate, Delegation, Network, Outcome, Receipted
 from protocol import (
     Accept,
+    Attach,
     Cancel,
     ErrorCode,
     Frame,
@@ -38,10 +40,13 @@ class RemoteDelegate(Delegate, ChannelHandler):
 
     Args:
         network: whose channels lead to the peers.
+        notary: checks the receipts of results; without one they are dropped.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, notary: Notary | None = None) -> None:
         self._network = network
+        self._notary = notary
+        self._asks = notary is not None and notary.asks
         self._open: dict[Channel, dict[TaskId, Delegation]] = {}
         self._owed_cancels: dict[tuple[TaskId, PeerId], None] = {}
 
@@ -54,7 +59,7 @@ class RemoteDelegate(Delegate, ChannelHandler):
             )
             return
         try:
-            channel.send(Submit(delegation.task, delegation.remaining_ms()))
+            channel.send(Submit(delegation.task, delegation.remaining_ms(), self._asks))
         except PeertaskError as error:
             delegation.finish(error)
             return
@@ -62,6 +67,27 @@ class RemoteDelegate(Delegate, ChannelHandler):
             (delegation.task.id, delegation.holder), None
         )  # what was to be stopped there is wanted again
         self._open.setdefault(channel, {})[delegation.task.id] = delegation
+
+    def attach(self, delegation: Delegation) -> None:
+        """Ask the holder for the outcome of a task that it has had, with its receipt; `finish` follows.
+
+        Raises:
+            PeertaskError: PEER_UNREACHABLE without a session, BUSY while the task is under way or asked for already.
+        """
+        channel = self._network.channel(delegation.holder)
+        if channel is None:
+            raise PeertaskError(
+                f"there is no session with peer {delegation.holder}",
+                code=ErrorCode.PEER_UNREACHABLE,
+                remedy="Connect to it with `peertask peers --connect ADDRESS`",
+            )
+        tasks = self._open.setdefault(channel, {})
+        if delegation.task.id in tasks:
+            raise PeertaskError(
+                f"task {delegation.task.id} is being asked for already", code=ErrorCode.BUSY, retry_after_ms=1_000
+            )
+        channel.send(Attach(delegation.task.id, receipt=True))
+        tasks[delegation.task.id] = delegation
 
     def stop(self, delegation: Delegation) -> None:
         """Ask the holder to stop, now or, when the session is lost, as soon as there is one again."""
@@ -107,7 +133,7 @@ class RemoteDelegate(Delegate, ChannelHandler):
                     delegation.started()
             case Result():
                 if (delegation := tasks.pop(frame.task_id, None)) is not None:
-                    delegation.finish(_outcome_of(frame))
+                    delegation.finish(self._outcome_of(delegation, frame))
             case Progress():
                 if (delegation := tasks.get(frame.task_id)) is not None:
                     delegation.progress(frame.fraction, frame.message)
@@ -116,6 +142,20 @@ class RemoteDelegate(Delegate, ChannelHandler):
                     delegation.finish(_refusal(channel, frame))
             case _:
                 log.warning("unexpected answer dropped", frame=type(frame).__name__, peer_id=channel.peer_id)
+
+    def _outcome_of(self, delegation: Delegation, frame: Result) -> Outcome:
+        if frame.failure is not None:
+            return TaskFailed(frame.failure)
+        if frame.result is None:
+            return PeertaskError("the peer sent a Result without a result or a failure", code=ErrorCode.PROTOCOL)
+        if frame.receipt is None or self._notary is None:
+            return frame.result
+        faults = self._notary.faults(frame.receipt, delegation.holder, delegation.task, frame.result)
+        if not faults:
+            return Receipted(frame.result, frame.receipt)
+        # The result is the peer's all the same: the session says so, though nothing proves it to others.
+        log.warning("receipt dropped", task_id=frame.task_id, peer_id=delegation.holder, faults=faults)
+        return frame.result
 
     def closed(self, channel: Channel, reason: str) -> None:
         """Lose everything that was under way on a channel."""
@@ -132,14 +172,6 @@ def _send_cancel(channel: Channel, task_id: TaskId) -> bool:
         log.info("cancel not sent", task_id=task_id, peer_id=channel.peer_id, reason=str(error))
         return False
     return True
-
-
-def _outcome_of(frame: Result) -> Outcome:
-    if frame.result is not None:
-        return frame.result
-    if frame.failure is not None:
-        return TaskFailed(frame.failure)
-    return PeertaskError("the peer sent a Result without a result or a failure", code=ErrorCode.PROTOCOL)
 
 
 def _refusal(channel: Channel, frame: Reject) -> PeertaskError:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from node.coordination.quotas import Access, Usage, task_size
+from node.coordination.receipts import Notary
 from node.feed import Feed
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
 from protocol import (
@@ -54,6 +55,7 @@ class PeerGateway(ChannelHandler):
         executors: what this node can do, by kind.
         access: who may use what.
         usage: what a peer has open here.
+        notary: signs the receipts of results; without one they carry none.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PeerGateway(ChannelHandler):
         executors: Mapping[str, Executor],
         access: Access,
         usage: Callable[[PeerId], Usage],
+        notary: Notary | None = None,
     ) -> None:
         self._service = service
         self._feed = feed
@@ -74,6 +77,7 @@ class PeerGateway(ChannelHandler):
         self._executors = executors
         self._access = access
         self._usage = usage
+        self._notary = notary
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -89,7 +93,7 @@ class PeerGateway(ChannelHandler):
             case Submit():
                 self._submit(channel, frame)
             case Attach():
-                self._attach(channel, frame.task_id)
+                self._attach(channel, frame)
             case Cancel():
                 self._cancel(channel, frame.task_id)
             case _:
@@ -100,7 +104,7 @@ class PeerGateway(ChannelHandler):
 
     def _submit(self, channel: Channel, frame: Submit) -> None:
         task = frame.task
-        delivery = _Delivery(channel)
+        delivery = _Delivery(channel, self._notary, receipt_asked=frame.receipt)
         self._feed.listen_to(task.id, delivery.take)
         try:
             self._admit(channel, task)
@@ -126,12 +130,13 @@ class PeerGateway(ChannelHandler):
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
         self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 
-    def _attach(self, channel: Channel, task_id: TaskId) -> None:
+    def _attach(self, channel: Channel, frame: Attach) -> None:
+        task_id = frame.task_id
         record = self._own_record(channel, task_id)
         if record is None:
             _reject(channel, task_id, TaskNotFound(f"this node has no task {task_id} of yours"))
             return
-        delivery = _Delivery(channel)
+        delivery = _Delivery(channel, self._notary, receipt_asked=frame.receipt)
         self._feed.listen_to(task_id, delivery.take)
         self._deliver_again(record, delivery)
 
@@ -163,10 +168,12 @@ class PeerGateway(ChannelHandler):
 class _Delivery:
     """Tells one channel what happens to one task."""
 
-    __slots__ = ("__weakref__", "_channel", "accepted")
+    __slots__ = ("__weakref__", "_channel", "_notary", "_receipt_asked", "accepted")
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, notary: Notary | None, *, receipt_asked: bool) -> None:
         self._channel = channel
+        self._notary = notary
+        self._receipt_asked = receipt_asked
         self.accepted = False
 
     @property
@@ -201,7 +208,9 @@ class _Delivery:
         _send(self._channel, Accept(record.id, record.seq))
 
     def _finish(self, record: TaskRecord) -> None:
-        frame = Result(task_id=record.id, seq=record.seq, result=record.result, failure=record.failure)
+        notary = self._notary
+        receipt = None if notary is None else notary.with_result(record, asked=self._receipt_asked)
+        frame = Result(task_id=record.id, seq=record.seq, result=record.result, failure=record.failure, receipt=receipt)
         error = _send(self._channel, frame)
         if isinstance(error, TooLarge):
             failure = Failure.from_error(error)

@@ -25,6 +25,7 @@ from protocol import (
     PeerId,
     Progress,
     Progressed,
+    Receipt,
     Reject,
     Released,
     Result,
@@ -71,6 +72,20 @@ FULL_RESULT = TaskResult(
     (
         Artifact(name="notes.txt", content="text"),
         Artifact(name="plot.png", content="iVBORw0KGgo=", media_type="image/png", encoding="base64"),
+    ),
+)
+# Signed with the key whose seed is 32 times the byte 7.
+RECEIPT = Receipt(
+    executor=PeerId("12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"),
+    task_id=TASK_ID,
+    task_hash="ed135a48c09daf214c05129d856593162b32b7aa38e65ae334a417018ce94f6d",
+    result_hash="47593cb424a29183100dcc1bd44a6a3d57907bbcd3c88cafe1253f3cec0aa32c",
+    attempt=2,
+    started_at=NOON + 877,
+    completed_at=NOON + 1_000,
+    signature=(
+        "0f969a9b15bcfb227b056967ff600d258c84a78943b928c0599d404cdcdb6cff"
+        "6461e0580e5058f9504e879de42ce74afb9ff6eabf342bb6c1b5189ee1d32801"
     ),
 )
 FAILURE = Failure(code=ErrorCode.TIMEOUT, message="took longer than 60 s", retryable=True, maybe_ran=False)
@@ -120,6 +135,9 @@ VECTOR_FRAMES: dict[str, dict[str, Frame]] = {
     kind: {"with defaults": PLAIN_FRAMES[kind], "with every field": FULL_FRAMES[kind]} for kind in FRAME_TYPES
 }
 VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
+VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, result=RESULT, receipt=RECEIPT)
+VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
+VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

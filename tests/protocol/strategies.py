@@ -19,6 +19,7 @@ from protocol import (
     PeerAdvert,
     PeerId,
     Progress,
+    Receipt,
     Reject,
     Result,
     RetryPolicy,
@@ -90,6 +91,19 @@ results = st.builds(
     artifacts=st.lists(artifacts, max_size=3).map(tuple),
 )
 failures = st.builds(Failure, code=codes, message=texts, retryable=st.booleans(), maybe_ran=st.booleans())
+_hex_digits = "0123456789abcdef"
+_hashes = st.text(_hex_digits, min_size=64, max_size=64)
+receipts = st.builds(
+    Receipt,
+    executor=peer_ids,
+    task_id=task_ids,
+    task_hash=_hashes,
+    result_hash=_hashes,
+    attempt=st.integers(1, LARGEST_INTEGER),
+    started_at=counts,
+    completed_at=counts,
+    signature=st.binary(max_size=64).map(bytes.hex),
+)
 adverts = st.builds(
     PeerAdvert,
     kinds=st.lists(names, max_size=3).map(tuple),
@@ -106,9 +120,9 @@ limits = st.builds(
 )
 
 
-def _result_frame(seq: int, outcome: TaskResult | Failure, task_id: TaskId) -> Result:
+def _result_frame(seq: int, outcome: TaskResult | Failure, task_id: TaskId, receipt: Receipt | None) -> Result:
     if isinstance(outcome, TaskResult):
-        return Result(task_id=outcome.task_id, seq=seq, result=outcome)
+        return Result(task_id=outcome.task_id, seq=seq, result=outcome, receipt=receipt)
     return Result(task_id=task_id, seq=seq, failure=outcome)
 
 
@@ -122,12 +136,12 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         instance=st.text(st.characters(codec="utf-8"), max_size=64),
         addresses=st.lists(texts, max_size=3).map(tuple),
     ),
-    st.builds(Submit, task=tasks, remaining_ms=st.none() | counts),
+    st.builds(Submit, task=tasks, remaining_ms=st.none() | counts, receipt=st.booleans()),
     st.builds(Accept, task_id=task_ids, seq=counts),
     st.builds(Reject, task_id=task_ids, code=codes, message=texts, retry_after_ms=st.none() | counts),
     st.builds(Progress, task_id=task_ids, seq=counts, fraction=st.floats(0, 1), message=texts),
-    st.builds(_result_frame, seq=counts, outcome=results | failures, task_id=task_ids),
-    st.builds(Attach, task_id=task_ids, after_seq=counts),
+    st.builds(_result_frame, seq=counts, outcome=results | failures, task_id=task_ids, receipt=st.none() | receipts),
+    st.builds(Attach, task_id=task_ids, after_seq=counts, receipt=st.booleans()),
     st.builds(Cancel, task_id=task_ids),
     st.builds(
         Offer,

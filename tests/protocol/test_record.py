@@ -16,10 +16,12 @@ from protocol import (
     Failed,
     InvalidTask,
     Progressed,
+    Receipt,
     Released,
     Started,
     Submitted,
     TaskRecord,
+    TaskResult,
     TaskStatus,
     advance,
     begin,
@@ -27,7 +29,7 @@ from protocol import (
     fact_to_dict,
 )
 from tests.protocol import strategies
-from tests.protocol.samples import FACTS, FAILURE, FULL_RESULT, TASK_ID, TRANSITIONS_BY_NAME, pending
+from tests.protocol.samples import FACTS, FAILURE, FULL_RESULT, RECEIPT, TASK_ID, TRANSITIONS_BY_NAME, pending
 
 facts: st.SearchStrategy[Fact] = st.one_of(
     st.builds(
@@ -62,6 +64,7 @@ facts: st.SearchStrategy[Fact] = st.one_of(
         at=strategies.counts,
         attempt=strategies.counts,
         result=strategies.results,
+        receipt=st.none() | strategies.receipts,
     ),
     st.builds(
         Failed,
@@ -91,12 +94,16 @@ def test_a_fact_survives_its_json(fact: Fact) -> None:
     assert (type(again), again) == (type(fact), fact)
 
 
-@given(st.builds(Submitted, strategies.tasks, strategies.counts, strategies.peer_ids), strategies.results)
-def test_a_record_survives_its_json(submitted: Submitted, result: object) -> None:
-    """A record read back from JSON text equals the one that was written, with its result."""
+@given(
+    st.builds(Submitted, strategies.tasks, strategies.counts, strategies.peer_ids),
+    strategies.results,
+    strategies.receipts,
+)
+def test_a_record_survives_its_json(submitted: Submitted, result: TaskResult, receipt: Receipt) -> None:
+    """A record read back from JSON text equals the one that was written, with its result and receipt."""
     record = begin(submitted)
     record = advance(record, Claimed(record.id, 2, 1, record.requester, 3))
-    record = advance(advance(record, Started(record.id, 3, 1)), Completed(record.id, 4, 1, result))  # type: ignore[arg-type]
+    record = advance(advance(record, Started(record.id, 3, 1)), Completed(record.id, 4, 1, result, receipt))
     assert TaskRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
@@ -146,8 +153,11 @@ def test_a_malformed_task_in_a_record_is_named() -> None:
 
 def test_the_shape_of_a_record_is_complete_and_in_order() -> None:
     """The JSON of a record is sorted, so that two can be compared by eye; what follows from the rest is left out."""
-    shape = pending().to_dict()
-    assert list(shape) == sorted({*TaskRecord.__slots__} - {"id", "terminal"})
+    record = pending()
+    names = sorted({*TaskRecord.__slots__} - {"id", "terminal", "receipt"})
+    assert list(record.to_dict()) == names
+    record.receipt = RECEIPT
+    assert list(record.to_dict()) == sorted([*names, "receipt"])
 
 
 def test_a_record_that_is_read_back_knows_its_id_and_whether_it_has_ended() -> None:

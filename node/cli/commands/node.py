@@ -46,6 +46,11 @@ from node.cli.options import Invocation, node_options
     type=click.Choice(["sqlite", "files", "redis", "memory"]),
     help="Where tasks are kept. [default: sqlite, in the data folder]",
 )
+@click.option(
+    "--audit/--no-audit",
+    default=None,
+    help="Whether to keep the log that `peertask audit` reads, in the data folder. [default: audit]",
+)
 @click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")
 @click.option("--temporary", is_flag=True, help="Make the data folder, and remove it at the end.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends: for programs that start nodes.")

@@ -15,24 +15,28 @@ from node.cli.options import Invocation, client_options
 if TYPE_CHECKING:
     from node.gateways.http.client import ControlClient
     from node.gateways.http.response_models import TaskView
+    from protocol import TaskId
 
 
 @click.command(
     cls=DocumentedCommand,
     json_output=(
         "The [TaskView](http.md#taskview); with `--events` one [EventView](http.md#eventview) for each fact that is "
-        "kept, or a [LaggedView](http.md#laggedview) where facts are missing."
+        "kept, or a [LaggedView](http.md#laggedview) where facts are missing; with `--receipt` the "
+        "[ReceiptView](http.md#receiptview), which `peertask verify` takes."
     ),
     examples=[
         ("peertask show 3f2b6c1e-…", ""),
         ("peertask show 3f2b6c1e-… --events", "what has happened to it"),
+        ("peertask show 3f2b6c1e-… --receipt --json > receipt.json", "for `peertask verify`"),
         ("peertask show 3f2b6c1e-… --json | jq .result.result", ""),
     ],
 )
 @click.argument("task")
 @click.option("--events", is_flag=True, help="Show what has happened to it so far instead: a line for each fact.")
+@click.option("--receipt", is_flag=True, help="Show who signed for its result instead; asks that peer if need be.")
 @client_options
-def command(call: Invocation, *, task: str, events: bool) -> ExitCode:
+def command(call: Invocation, *, task: str, events: bool, receipt: bool) -> ExitCode:
     """Show a task that the node of the data folder knows, and what has come of it so far."""
     from node.cli.local import ask_local_node
     from protocol import parse_task_id
@@ -40,6 +44,8 @@ def command(call: Invocation, *, task: str, events: bool) -> ExitCode:
     task_id = parse_task_id(task)
 
     async def question(client: ControlClient) -> ExitCode:
+        if receipt:
+            return await _tell_receipt(client, task_id, as_json=call.as_json)
         found = await client.get(task_id)
         if events:
             await _tell_events(client, found, as_json=call.as_json)
@@ -48,6 +54,14 @@ def command(call: Invocation, *, task: str, events: bool) -> ExitCode:
         return ExitCode.OK
 
     return ask_local_node(call, question)
+
+
+async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool) -> ExitCode:
+    from node.cli.receipts import receipt_lines
+
+    view = await client.receipt(task_id)
+    click.echo(view.model_dump_json() if as_json else "\n".join(receipt_lines(view)))
+    return ExitCode.OK
 
 
 async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:

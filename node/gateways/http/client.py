@@ -26,6 +26,7 @@ from node.gateways.http.response_models import (
     NodeView,
     PeerList,
     PeerView,
+    ReceiptView,
     TaskList,
     TaskSummary,
     TaskView,
@@ -122,6 +123,10 @@ class ControlClient:
     async def get(self, task_id: TaskId, wait_s: float = 0.0) -> TaskView:
         """Return a task, after its end when it comes within `wait_s` seconds, 60 at most."""
         return await self._ask(TaskView, "GET", f"/v1/tasks/{task_id}", wait_s=wait_s)
+
+    async def receipt(self, task_id: TaskId) -> ReceiptView:
+        """Return the receipt of a task that is complete; the node may have to ask the peer that carried it out."""
+        return await self._ask(ReceiptView, "GET", f"/v1/tasks/{task_id}/receipt")
 
     async def finish(self, task_id: TaskId) -> TaskView:
         """Return a task once it has ended, however long that takes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.interfaces import PeerInfo
-from protocol import PeerAdvert, PeerId
+from protocol import PeerAdvert, PeerId, Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,16 @@ class NodeControl(ABC):
     @abstractmethod
     def metrics(self) -> str:
         """Return all metrics in the text format of Prometheus, version 0.0.4."""
+
+    @abstractmethod
+    async def receipt(self, task_id: str) -> Receipt:
+        """Return the receipt of a task that is complete, from the peer that carried it out when it is not at hand.
+
+        Raises:
+            TaskNotFound: the node does not know the task.
+            PeertaskError: ILLEGAL_TRANSITION when it is not complete; PEER_UNREACHABLE, NOT_FOUND, PROTOCOL, TIMEOUT or
+                BUSY when the peer gives none.
+        """
 
     @abstractmethod
     def peers(self) -> Sequence[PeerInfo]:

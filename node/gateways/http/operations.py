@@ -25,6 +25,7 @@ from node.gateways.http.response_models import (
     NodeView,
     PeerList,
     PeerView,
+    ReceiptView,
     TaskList,
     TaskSummary,
     TaskView,
@@ -128,6 +129,17 @@ OPERATIONS: Final = (
         query=WaitQuery,
         answers={200: TaskResult, 202: TaskSummary},
         errors=(404, 410, 502, 504),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/receipt",
+        name="getReceipt",
+        summary="Show the receipt of a task that is complete.",
+        details="Signed by the peer that carried it out, which is asked when the receipt did not come with the result;"
+        " `peertask verify` checks it. 409 when the task is not complete.",
+        handler=task_handlers.get_receipt,
+        answers={200: ReceiptView},
+        errors=(404, 409, 429, 502, 504),
     ),
     Operation(
         method="POST",

@@ -18,6 +18,7 @@ from protocol import (
     PeerId,
     PeertaskError,
     Progressed,
+    Receipt,
     Released,
     RetryPolicy,
     TaskId,
@@ -205,6 +206,31 @@ class EventView(_Response):
             message=message,
             code=code,
         )
+
+
+class ReceiptView(_Response):
+    """An executor's signed word that it completed a task; docs/reference/receipts.md says what is signed."""
+
+    executor: PeerId
+    """The peer that signed it, and whose id holds the key."""
+    task_id: TaskId
+    task_hash: str
+    """SHA-256 of the task, in hexadecimal digits."""
+    result_hash: str
+    """SHA-256 of the result, in hexadecimal digits."""
+    attempt: int
+    """Which attempt it was at the executor."""
+    started_at: int
+    """When that began, in milliseconds since the epoch, on the clock of the executor."""
+    completed_at: int
+    """When it was complete."""
+    signature: str
+    """Ed25519, in hexadecimal digits."""
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Self:
+        """Show a receipt."""
+        return cls.model_validate(receipt)
 
 
 class LaggedView(_Response):

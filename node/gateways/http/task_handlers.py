@@ -18,6 +18,7 @@ from node.gateways.http.response_models import (
     ErrorBody,
     EventView,
     LaggedView,
+    ReceiptView,
     TaskList,
     TaskSummary,
     TaskView,
@@ -59,6 +60,11 @@ async def get_result(gateway: Gateway, call: Call) -> Reply:
     if record.failure is not None:
         raise TaskFailed(record.failure)
     return Reply(TaskSummary.of(record), _ACCEPTED) if record.result is None else Reply(record.result)
+
+
+async def get_receipt(gateway: Gateway, call: Call) -> Reply:
+    """Return the receipt of a task that is complete."""
+    return Reply(ReceiptView.of(await gateway.node.receipt(call.task_id)))
 
 
 async def cancel(gateway: Gateway, call: Call) -> Reply:

@@ -37,7 +37,7 @@ _TIMES = frozenset({"at", "created_at", "deadline", "lease_until", "not_before",
 # The last millisecond of the year 9999, after which ISO 8601 has no agreed form.
 _LAST_MOMENT_MS = 253_402_300_799_999
 # They stand in the record, and never change.
-_SHARED = frozenset({"task", "task_id", "result", "failure"})
+_SHARED = frozenset({"task", "task_id", "result", "failure", "receipt"})
 
 
 class Malformed(ValueError):
@@ -195,6 +195,7 @@ class _Record:
     target: _Text | None
     task: dict[str, Any]
     updated_at: _Number
+    receipt: dict[str, Any] | None = None
 
 
 @pydantic.dataclasses.dataclass(slots=True)
@@ -276,7 +277,13 @@ def _read_fact(shape: JsonObject, number: int, record: TaskRecord) -> Fact:
     cls = _FACTS.get(name) if isinstance(name, str) else None
     if cls is None or (number == 1) != (cls is Submitted):
         raise Malformed(f"its fact number {number} cannot be a {name!r:.80}")
-    shared = {"task": record.task, "task_id": record.id, "result": record.result, "failure": record.failure}
+    shared = {
+        "task": record.task,
+        "task_id": record.id,
+        "result": record.result,
+        "failure": record.failure,
+        "receipt": record.receipt,
+    }
     fields = {field: value for field, value in {**shape, **shared}.items() if field in cls._fields}
     try:
         if "reason" in fields:

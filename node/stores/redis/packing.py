@@ -16,7 +16,12 @@ from protocol import Completed, Fact, Failed, Submitted, TaskId, TaskRecord, fac
 Argument = str | bytes | int
 
 # What a fact says and the record says too stands in the record only: a task and its result may be large.
-_IN_RECORD: Final[dict[type[Fact], str]] = {Submitted: "task", Completed: "result", Failed: "failure"}
+_IN_RECORD: Final[dict[type[Fact], tuple[str, ...]]] = {
+    Submitted: ("task",),
+    Completed: ("result", "receipt"),
+    Failed: ("failure",),
+}
+_KNOWN: Final = tuple(name for names in _IN_RECORD.values() for name in names)
 
 
 def pack_group(group: Group, keys: NodeKeys) -> tuple[list[str], list[Argument]]:
@@ -42,8 +47,8 @@ def pack_places(task_ids: Iterable[TaskId], keys: NodeKeys) -> list[str]:
 def pack_fact(change: Change) -> bytes:
     """Return a fact as it stands in the list of its task; it begins with its number."""
     fact = change.fact
-    left_out = _IN_RECORD.get(type(fact))
-    fields = {name: value for name, value in zip(fact._fields, fact, strict=True) if name != left_out}
+    left_out = _IN_RECORD.get(type(fact), ())
+    fields = {name: value for name, value in zip(fact._fields, fact, strict=True) if name not in left_out}
     return to_json({"seq": change.record.seq, "fact": type(fact).__name__, **fields})
 
 
@@ -54,6 +59,6 @@ def unpack_facts(items: Sequence[bytes], record: TaskRecord, after_seq: int) -> 
         ValueError, KeyError: an item is not a fact.
         InvalidTask: as above.
     """
-    known = {name: value.to_dict() for name in _IN_RECORD.values() if (value := getattr(record, name)) is not None}
+    known = {name: value.to_dict() for name in _KNOWN if (value := getattr(record, name)) is not None}
     shapes: list[dict[str, Any]] = [from_json(item) for item in items]
     return [fact_from_dict({**known, **shape}) for shape in shapes if shape["seq"] > after_seq]

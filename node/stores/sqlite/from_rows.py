@@ -22,6 +22,7 @@ from protocol import (
     Failure,
     PeertaskError,
     Progressed,
+    Receipt,
     Released,
     Started,
     Submitted,
@@ -128,6 +129,7 @@ def _restore_rest(record: TaskRecord, word: str, rest: dict[str, Any]) -> None:
     record.progress = rest.get("progress", 1.0 if status is TaskStatus.COMPLETE else 0.0)
     record.progress_message = rest.get("progress_message", "")
     record.lease_until = rest.get("lease_until", record.lease_until)
+    record.receipt = Receipt.from_dict(rest["receipt"]) if "receipt" in rest else None
 
 
 def _milliseconds(exact_text: str) -> int:
@@ -163,7 +165,7 @@ def _progressed(record: TaskRecord, at: int, attempt: int, body: dict[str, Any])
 def _completed(record: TaskRecord, at: int, attempt: int, _body: dict[str, Any]) -> Fact:
     if record.result is None:
         raise ValueError("the task has no result")
-    return Completed(record.id, at, attempt, record.result)
+    return Completed(record.id, at, attempt, record.result, record.receipt)
 
 
 def _failed(record: TaskRecord, at: int, attempt: int, _body: dict[str, Any]) -> Fact:

@@ -153,6 +153,8 @@ def _rest(record: TaskRecord) -> str:
         rest["progress_message"] = record.progress_message
     if record.lease_until > LAST_MS:
         rest["lease_until"] = record.lease_until
+    if record.receipt is not None:
+        rest["receipt"] = record.receipt.to_dict()
     return _to_json(rest) if rest else ""
 
 

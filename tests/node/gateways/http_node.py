@@ -32,10 +32,12 @@ from protocol import (
     ErrorCode,
     Failed,
     Failure,
+    IllegalTransition,
     PeerAdvert,
     PeerId,
     PeertaskError,
     Progressed,
+    Receipt,
     Started,
     TaskId,
     TaskResult,
@@ -54,6 +56,7 @@ class ScriptedNode(NodeControl):
     def __init__(self) -> None:
         self.known: dict[PeerId, PeerInfo] = {}
         self.status = Health("ok")
+        self.receipts: dict[str, Receipt] = {}
 
     def info(self) -> NodeInfo:
         """Return fixed facts."""
@@ -86,6 +89,12 @@ class ScriptedNode(NodeControl):
             )
         self.known[PEER_ID] = PeerInfo(PEER_ID, connected=True, addresses=(address,), agent="peertask/other")
         return PEER_ID
+
+    async def receipt(self, task_id: str) -> Receipt:
+        """Return `receipts` of the task, or say that there is none."""
+        if task_id not in self.receipts:
+            raise IllegalTransition(f"task {task_id} is pending")
+        return self.receipts[task_id]
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """Forget the peer."""

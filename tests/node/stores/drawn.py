@@ -53,7 +53,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
     result = type(result)(task.id, result.result, result.duration_ms, result.artifacts)
     ends: dict[str, list[Transition]] = {
         "open": [],
-        "complete": [Completed(task.id, draw(_times), attempts, result)],
+        "complete": [Completed(task.id, draw(_times), attempts, result, draw(st.none() | strategies.receipts))],
         "failed": [Failed(task.id, draw(_times), attempts, failure)],
         "cancelling": [CancelRequested(task.id, draw(_times))],
         "cancelled": [CancelRequested(task.id, draw(_times)), Cancelled(task.id, draw(_times))],

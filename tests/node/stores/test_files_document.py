@@ -33,7 +33,7 @@ from protocol import (
     begin,
 )
 from tests.node.stores.task_lives import finished
-from tests.protocol.strategies import codes, counts, failures, peer_ids, results, tasks, texts
+from tests.protocol.strategies import codes, counts, failures, peer_ids, receipts, results, tasks, texts
 
 _ANY_TEXT = st.text(max_size=30)  # lone surrogates too: no file may be lost for the words of an executor
 
@@ -45,7 +45,7 @@ def _step(draw: st.DrawFn, record: TaskRecord, kind: type[Transition]) -> Transi
         Claimed: lambda: Claimed(task_id, at, attempt + 1, draw(peer_ids), draw(counts)),
         Started: lambda: Started(task_id, at, attempt),
         Progressed: lambda: Progressed(task_id, at, attempt, draw(st.floats(0, 1)), draw(_ANY_TEXT), draw(counts)),
-        Completed: lambda: Completed(task_id, at, attempt, _result(draw(results), record)),
+        Completed: lambda: Completed(task_id, at, attempt, _result(draw(results), record), draw(st.none() | receipts)),
         Failed: lambda: Failed(task_id, at, attempt, draw(failures)),
         Released: lambda: Released(
             task_id, at, attempt, draw(st.sampled_from(sorted(LOST_REASONS)) | codes), draw(_ANY_TEXT), draw(counts)

@@ -66,7 +66,7 @@ def decode_body(body: bytes | bytearray) -> Frame:
 
 def canonical_bytes(value: Task | TaskResult) -> bytes:
     """Return the msgpack of a task or a result with the keys of every map sorted; what their hashes are made of."""
-    body: bytes = msgpack.packb(_sorted(value), unicode_errors="surrogatepass")
+    body: bytes = msgpack.packb(_sorted(value))
     return body
 
 

@@ -11,6 +11,7 @@ import trio
 
 from node.background import open_background
 from node.coordination.quotas import Access
+from node.coordination.receipts import Notary
 from node.dispatcher import Dispatcher
 from node.executors.echo import EchoExecutor
 from node.executors.remote import RemoteDelegate
@@ -62,7 +63,8 @@ class MemoryNode:
         self.executors = {executor.kind: executor for executor in (EchoExecutor(), *executors)}
         self.allow = allow if allow is not None else {}
         self.manager = TaskManager(self.store, self.clock, self.feed, own_id=self.peer_id, capacity=capacity)
-        self.remote = RemoteDelegate(self.network)
+        notary = self.make_notary()
+        self.remote = RemoteDelegate(self.network, notary)
         self.gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -71,6 +73,7 @@ class MemoryNode:
             executors=self.executors,
             access=Access(allow=self.allow, max_in_flight=limits.in_flight),
             usage=self.manager.usage,
+            notary=notary,
         )
         self.dispatcher = Dispatcher(
             self.manager,
@@ -99,6 +102,10 @@ class MemoryNode:
         """Return what it tells a peer about itself."""
         slots = sum(executor.slots for executor in self.executors.values())
         return PeerAdvert(kinds=self.gateway.kinds_for(peer_id), slots=slots, load=self.dispatcher.local_load)
+
+    def make_notary(self) -> Notary | None:
+        """Return what signs and checks receipts; this node knows none."""
+        return None
 
     def submit(
         self, prompt: str = "a prompt", *, to: MemoryNode | None = None, timeout_s: float | None = None, **fields: Any

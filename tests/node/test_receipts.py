@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from node.coordination.receipts import RECEIPT_AFTER_MS, Notary, ReceiptMode
 from node.executors.receipts import request_receipt
@@ -22,9 +22,8 @@ from tests.node.memory_node import MemoryNode
 
 
 @pytest.fixture
-async def hub(autojump_clock: trio.testing.MockClock) -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test, on a clock that jumps."""
-    del autojump_clock
+async def hub() -> AsyncIterator[MemoryHub]:
+    """What lies between the nodes of a test."""
     async with open_memory_hub() as hub:
         yield hub
 
@@ -177,7 +176,7 @@ async def test_two_that_ask_at_once_are_told_apart(hub: MemoryHub) -> None:
         assert verify(ben.peer_id, receipt.message, bytes.fromhex(receipt.signature))
 
 
-async def test_a_frozen_holder_is_not_waited_for(hub: MemoryHub) -> None:
+async def test_a_frozen_holder_is_not_waited_for(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """The question has an end, and may be asked again."""
     async with pair(hub) as (ann, ben):
         record = await ann.run(to=ben)

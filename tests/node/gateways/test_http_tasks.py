@@ -17,6 +17,7 @@ from node.gateways.http.limits import ENVELOPE_BYTES
 from node.testing import HeldStore
 from protocol import ErrorCode, TaskId, new_task_id
 from tests.node.gateways.http_node import OWN_ID, PEER_ADDRESS, PEER_ID, connected, serving
+from tests.protocol.samples import RECEIPT
 
 
 async def _submit(client: httpx.AsyncClient, **body: object) -> dict[str, object]:
@@ -327,3 +328,14 @@ def test_every_error_code_has_a_status() -> None:
     """A code that is added to the protocol cannot be forgotten here."""
     assert STATUS_OF.keys() == set(ErrorCode)
     assert all(400 <= status <= 599 for status in STATUS_OF.values())
+
+
+async def test_the_receipt_of_a_task_is_shown_when_it_is_complete(tmp_path: Path) -> None:
+    """Its fields are those that `peertask verify` reads; before the end there is none."""
+    async with serving(tmp_path) as served, connected(served) as client:
+        task_id = str((await _submit(client))["id"])
+        refused = await client.get(f"/v1/tasks/{task_id}/receipt")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ILLEGAL_TRANSITION")
+        served.node.receipts[task_id] = RECEIPT
+        answer = await client.get(f"/v1/tasks/{task_id}/receipt")
+        assert (answer.status_code, answer.json()) == (200, RECEIPT.to_dict())

@@ -71,11 +71,19 @@ def canonical_bytes(value: Task | TaskResult) -> bytes:
 
 
 def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is dict:
         return {key: _sorted(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
+    if kind is list or kind is tuple:
         return [_sorted(item) for item in value]
-    return _sorted(_to_map(value)) if type(value) in _SHAPES else value
+    fields = {}
+    for name, default in _SORTED_FIELDS[kind]:
+        item = getattr(value, name)
+        if item is not default and item != default:
+            fields[name] = item if type(item) in _SCALARS else _sorted(item)
+    return fields
 
 
 class _Shape(NamedTuple):
@@ -144,3 +152,8 @@ _SHAPES: dict[type[object], _Shape] = {
 _VALIDATORS: dict[str, Callable[[dict[str, Any]], Frame]] = {
     name: TypeAdapter(cls).validator.validate_python for name, cls in FRAME_TYPES.items()
 }
+_SORTED_FIELDS: dict[type[object], list[tuple[str, object]]] = {
+    cls: sorted([*((name, dataclasses.MISSING) for name in _SHAPES[cls].required), *_SHAPES[cls].defaults])
+    for cls in (Task, RetryPolicy, TaskResult, Artifact)
+}
+_SCALARS = frozenset({str, int, float, bool, type(None)})

@@ -1,13 +1,12 @@
-"""Writes the audit log of a node that runs: a listener of the feed puts facts in line, and a task writes them.
+"""Writes the audit log of a node that runs: a listener of the feed makes the entries, and a task writes them.
 
-Formatting takes a few microseconds an entry and happens on the event loop, a few dozen entries at a time; files are
-written in a thread, some ten times a second at most. A disk that is full stops nothing: what cannot be written waits,
-then is counted, and the gap stands in the log when there is room again.
+An entry is made as soon as its fact is told, which takes a few microseconds; made in bulk, they would hold everything
+else up for milliseconds. Files are written in a thread, some ten times a second at most. A disk that is full stops
+nothing: what cannot be written waits, then is counted, and the gap stands in the log when there is room again.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,41 +20,29 @@ from node.audit.chain import GAP, PRUNED, Head, SignedHead, body_of, seal_body
 from node.audit.segments import MAX_LINE_BYTES, Opened, Segments
 from node.background import open_background
 from node.interfaces import Change, Clock
-from node.retention import record_size
 from protocol import ErrorCode, PeerId, PeertaskError, Sign
 
 log = structlog.get_logger(__name__)
 
 # What is lost when the process is killed; and a tenth of a percent of a core when the node has little to do.
 FLUSH_S: Final = 0.1
-# Half a millisecond of formatting, in which nothing else happens.
-ENTRIES_AT_ONCE: Final = 64
-# A second of a busy node's facts; more are only there when the event loop has no time for anything.
-MAX_QUEUED: Final = 100_000
 # Some ten seconds of a busy node, and all that a full disk costs in memory.
 MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
 # A signature takes 50 us; so much of the log can be checked without the head that is kept beside it.
 SEAL_AFTER_MS: Final = 60_000
 SEAL_AFTER_ENTRIES: Final = 10_000
-# A third of a millisecond of hashing.
-HASHED_INLINE_BYTES: Final = 256 * 1024
 # A disk that is full stays so for a while, and whoever makes room looks at the health of the node.
 RETRY_S: Final = 1.0
 
 _Done = TypeVar("_Done")
 
 
-async def _body_of(change: Change) -> str:
-    if record_size(change.record) > HASHED_INLINE_BYTES:
-        return await trio.to_thread.run_sync(fact_body, change)
-    return fact_body(change)
+class _Batch(NamedTuple):
+    """What is written at once; the same again when that fails, because a part of it may be there."""
 
-
-class _Note(NamedTuple):
-    """An entry that is no fact of a task."""
-
-    at: int
-    body: str
+    lines: bytes
+    entries: int
+    head: SignedHead
 
 
 class AuditLog:
@@ -81,10 +68,10 @@ class AuditLog:
         self._clock = clock
         self._node = node
         self._sign = sign
-        self._queue: deque[Change | _Note] = deque()
         self._news = trio.Event()
         self._head: Head | None = None
         self._lines: list[bytes] = []
+        self._batch: _Batch | None = None
         self._unwritten_bytes = 0
         self._untold_missed = 0
         self._missed_since = 0
@@ -104,17 +91,14 @@ class AuditLog:
                 await self._close()
 
     def observe(self, change: Change) -> None:
-        """Put a fact in line; made to be a listener of the feed."""
-        queue = self._queue
-        if not queue:
-            self._news.set()
-        if len(queue) < MAX_QUEUED:
-            queue.append(change)
+        """Make the entry of a fact; made to be a listener of the feed."""
+        if self._has_room:
+            self._link(change.fact.at, fact_body(change))
         else:
-            self._miss(1)
+            self._miss()
 
     def note(self, fact: str, **fields: Any) -> None:
-        """Put an entry in line that is no fact of a task: what an agent, a peer or an operator did. Never blocks.
+        """Make an entry that is no fact of a task: what an agent, a peer or an operator did. Never blocks.
 
         Args:
             fact: its name, in the past tense, such as ``AgentRegistered``.
@@ -127,11 +111,35 @@ class AuditLog:
         body = body_of(fact, fields)
         if len(body) > MAX_LINE_BYTES // 2:
             raise ValueError(f"an entry of {len(body):,} bytes is too large; name the place of large data instead")
-        if len(self._queue) < MAX_QUEUED:
-            self._queue.append(_Note(self._clock.now(), body))
+        if self._has_room:
+            self._link(self._clock.now(), body)
         else:
-            self._miss(1)
+            self._miss()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._head is not None and self._unwritten_bytes <= MAX_UNWRITTEN_BYTES
+
+    def _link(self, at: int, body: str) -> None:
+        line, self._head = (self._head or Head()).link(at, body)
+        if not self._lines:
+            self._news.set()
+        self._lines.append(line)
+        self._unwritten_bytes += len(line)
+        self._unsealed += 1
+
+    def _miss(self) -> None:
+        if not self._untold_missed:
+            self._missed_since = self._clock.now()
+        self._untold_missed += 1
+        self.missed += 1
         self._news.set()
+
+    def _tell_gap(self) -> None:
+        if self._untold_missed:
+            fields = {"missed": self._untold_missed, "since": self._missed_since}
+            self._untold_missed = 0
+            self._link(self._clock.now(), body_of(GAP, fields))
 
     async def _run(self) -> None:
         while True:
@@ -140,26 +148,26 @@ class AuditLog:
             self._news = trio.Event()
             with trio.CancelScope(shield=True):  # a thread that writes must not be left alone with the file
                 await self._flush()
-            if self._lines or self._untold_missed:
+            if self._lines:
                 self._news.set()
 
     async def _close(self) -> None:
         self.note("NodeStopped", node=self._node)
         await self._flush(final=True)
-        if self._lines or self._untold_missed:
-            log.error("the end of the audit log is lost", missed=len(self._lines) + self._untold_missed)
+        if self._batch is not None or self._untold_missed:
+            lost = self._untold_missed + len(self._lines) + (self._batch.entries if self._batch else 0)
+            log.error("the end of the audit log is lost", entries=lost)
         self._segments.close()
 
     async def _flush(self, *, final: bool = False) -> None:
-        """Write everything that is in line, as far as there is room."""
+        """Write what there is; what failed before comes first."""
         if self._head is None and not await self._open():
-            self._miss(len(self._queue))
-            self._queue.clear()
             return
-        await self._format()
-        self._seal_if_due(final=final)
-        if self._lines and await self._write(sync=final) and not final:
-            await self._prune()
+        written = self._batch is None or await self._write_batch(sync=False)
+        if written:
+            self._seal_if_due(final=final)
+            if self._lines and await self._write(sync=final) and not final:
+                await self._prune()
 
     async def _open(self) -> bool:
         opened = await self._attempt(self._segments.open)
@@ -168,64 +176,39 @@ class AuditLog:
         self._head = opened.head
         self._sealed_at = self._clock.now()
         self._note_opening(opened)
+        self._tell_gap()
         return True
 
     def _note_opening(self, opened: Opened) -> None:
         if opened.lost:
             log.error("entries at the end of the audit log are gone", entries=opened.lost)
-            self._link(self._clock.now(), body_of("EntriesLost", {"count": opened.lost}))
+            self.note("EntriesLost", count=opened.lost)
         if opened.torn is not None:
             log.warning("a line of the audit log was cut off, and is set aside", file=str(opened.torn))
-            self._link(self._clock.now(), body_of("TornLineSetAside", {"file": opened.torn.name}))
-        self._link(self._clock.now(), body_of("NodeStarted", {"node": self._node, "after_crash": not opened.clean}))
-
-    async def _format(self) -> None:
-        queue = self._queue
-        while queue:
-            self._tell_gap()
-            for _ in range(min(ENTRIES_AT_ONCE, len(queue))):
-                item = queue.popleft()
-                if self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
-                    self._miss(1)
-                elif isinstance(item, _Note):
-                    self._link(item.at, item.body)
-                else:
-                    self._link(item.fact.at, await _body_of(item))
-            await trio.lowlevel.checkpoint()
-        self._tell_gap()
-
-    def _tell_gap(self) -> None:
-        if self._untold_missed and self._unwritten_bytes <= MAX_UNWRITTEN_BYTES:
-            fields = {"missed": self._untold_missed, "since": self._missed_since}
-            self._untold_missed = 0
-            self._link(self._clock.now(), body_of(GAP, fields))
-
-    def _miss(self, count: int) -> None:
-        if count and not self._untold_missed:
-            self._missed_since = self._clock.now()
-        self._untold_missed += count
-        self.missed += count
-
-    def _link(self, at: int, body: str) -> None:
-        line, self._head = (self._head or Head()).link(at, body)
-        self._lines.append(line)
-        self._unwritten_bytes += len(line)
-        self._unsealed += 1
+            self.note("TornLineSetAside", file=opened.torn.name)
+        self.note("NodeStarted", node=self._node, after_crash=not opened.clean)
 
     def _seal_if_due(self, *, final: bool) -> None:
         now = self._clock.now()
         due = self._unsealed >= SEAL_AFTER_ENTRIES or now - self._sealed_at >= SEAL_AFTER_MS or final
-        if due and self._unsealed and self._head is not None and self._unwritten_bytes <= MAX_UNWRITTEN_BYTES:
+        if due and self._unsealed and self._head is not None:
             self._link(now, seal_body(self._head, self._node, self._sign))
             self._unsealed, self._sealed_at = 0, now
 
     async def _write(self, *, sync: bool) -> bool:
         head = SignedHead.of(self._head or Head(), self._node, self._sign)
-        if not await self._attempt(partial(self._segments.append, b"".join(self._lines), head, sync=sync)):
+        self._batch = _Batch(b"".join(self._lines), len(self._lines), head)
+        self._lines = []
+        return await self._write_batch(sync=sync)
+
+    async def _write_batch(self, *, sync: bool) -> bool:
+        lines, entries, head = self._batch or _Batch(b"", 0, SignedHead(Head(), self._node, ""))
+        if not await self._attempt(partial(self._segments.append, lines, head, sync=sync)):
             return False
-        self.entries += len(self._lines)
-        self._lines.clear()
-        self._unwritten_bytes = 0
+        self._batch = None
+        self.entries += entries
+        self._unwritten_bytes -= len(lines)
+        self._tell_gap()
         return True
 
     async def _prune(self) -> None:
@@ -234,7 +217,7 @@ class AuditLog:
         if surplus is None or not surplus[0]:
             return
         files, last = surplus
-        self._link(self._clock.now(), body_of(PRUNED, {"up_to": last.number, "digest": last.digest}))
+        self.note(PRUNED, up_to=last.number, digest=last.digest)
         if await self._write(sync=True):
             await self._attempt(partial(self._segments.remove, files))
 
@@ -251,6 +234,7 @@ class AuditLog:
         return done
 
     def _fail(self, error: OSError) -> None:
+        self._news.set()  # to try again
         if self.failure is None:
             log.error("the audit log cannot be written", folder=str(self._segments.folder), reason=str(error))
         self.failure = PeertaskError(

@@ -24,9 +24,12 @@ from node.config import NodeConfig
 from node.interfaces import Change
 from node.net.signing import verify as verify_peer
 from node.testing import TrioClock
-from protocol import PeerId, Task, begin
+from protocol import PeerId, begin
 from tests.node.audit.test_chain import NODE, sign, verify
 from tests.protocol.samples import SUBMITTED
+
+# On a clock that jumps; bounds a wait in which the test looks again and again.
+PATIENCE_S = 600.0
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
@@ -47,14 +50,16 @@ def audit_log(folder: Path, **sizes: int) -> AuditLog:
 
 async def until_written(audit: AuditLog, count: int) -> None:
     """Wait until so many entries are in the files."""
-    while audit.entries < count:
-        await trio.sleep(0.01)
+    with trio.fail_after(PATIENCE_S):
+        while audit.entries < count:
+            await trio.sleep(0.01)
 
 
 async def until_failing(audit: AuditLog) -> str:
     """Wait until nothing can be written, and return why."""
-    while audit.failure is None:
-        await trio.sleep(0.1)
+    with trio.fail_after(PATIENCE_S):
+        while audit.failure is None:
+            await trio.sleep(0.01)
     return str(audit.failure)
 
 
@@ -191,23 +196,6 @@ async def test_what_a_full_disk_loses_is_counted_in_the_log(
     assert names(tmp_path).count("Happened") == 20 - audit.missed
 
 
-async def test_what_there_is_no_time_to_write_is_counted_too(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A node that has no time to write does not fill its memory with what it has not written."""
-    monkeypatch.setattr(log_module, "MAX_QUEUED", 3)
-    audit = audit_log(tmp_path)
-    async with audit.running():
-        for number in range(3):
-            audit.note("Happened", number=number)
-        audit.note("Happened", number=3)
-        audit.observe(Change(begin(SUBMITTED), SUBMITTED))
-        await until_written(audit, 5)
-        assert audit.missed == 2
-    ((_, gap),) = verify_log(tmp_path, verify, node=NODE).gaps
-    assert gap["missed"] == 2
-
-
 async def test_a_folder_that_cannot_be_used_stops_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:
     """What happens until it can is counted."""
     (tmp_path / "audit").write_text("a file")
@@ -259,16 +247,6 @@ async def test_an_entry_is_no_place_for_data(tmp_path: Path) -> None:
     """The error comes to whoever notes it, and not to the log."""
     with pytest.raises(ValueError, match="too large"):
         audit_log(tmp_path).note("Uploaded", data="x" * 100_000)
-
-
-async def test_a_large_task_is_hashed_beside_the_event_loop(tmp_path: Path) -> None:
-    """Its entry is as small as any."""
-    task = Task.new("x" * (log_module.HASHED_INLINE_BYTES + 1), "ann", timestamp=1)
-    submitted = SUBMITTED._replace(task=task)
-    audit = audit_log(tmp_path)
-    async with audit.running():
-        audit.observe(Change(begin(submitted), submitted))
-    assert len(segment_files(tmp_path)[0].read_bytes()) < 2_000
 
 
 async def test_a_node_keeps_the_log_of_its_tasks_and_peers(tmp_path: Path) -> None:

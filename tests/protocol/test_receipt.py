@@ -3,7 +3,9 @@
 # covers COORD-8
 
 import hashlib
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -37,6 +39,7 @@ from tests.protocol.samples import (
     TASK_ID,
 )
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "receipts.md"
 SIGNED = (
     "98b2706565727461736b20726563656970742031d934313244334b6f6f5752617750627850745031655a614a70756d476e79575832446355"
     "7964335251"
@@ -65,6 +68,15 @@ def signed(task: Task = PLAIN_TASK, result: TaskResult = RESULT) -> Receipt:
 def test_the_bytes_that_are_signed_never_change() -> None:
     """The receipts of all versions and of all implementations are checked by the same bytes."""
     assert RECEIPT.message.hex() == SIGNED
+
+
+def test_the_reference_shows_a_receipt_and_its_bytes() -> None:
+    """Whoever writes another implementation tries it on them."""
+    page = REFERENCE.read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```json\n(\{\n.*?\n\})\n```$", page, re.DOTALL | re.MULTILINE)
+    (signed_bytes,) = re.findall(r"^```\n([0-9a-f\n]+)\n```$", page, re.MULTILINE)
+    assert Receipt.from_json(shown) == RECEIPT
+    assert signed_bytes.replace("\n", "") == SIGNED
 
 
 def test_what_is_signed_is_a_list_that_any_msgpack_reads() -> None:

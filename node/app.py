@@ -242,6 +242,7 @@ class Node(NodeControl):
             self._metrics.counter("audit_entries", "Entries written to the audit log.", lambda: audit.entries)
             self._metrics.counter("audit_missed", "Entries that could not be written.", lambda: audit.missed)
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
+        self._metrics.gauge("waiting_tasks", "Tasks that wait for an executor.", lambda: self._dispatcher.waiting)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
 

@@ -78,7 +78,7 @@ class Segments:
             head = known
         self._number = segment_number(files[-1]) if files else 1
         self._written = head.number
-        self._open_segment()
+        self._open_segment(self._number)
         return Opened(head, not line or f'"fact":"{SEALED}"'.encode() in line, torn, lost)
 
     def append(self, lines: bytes, head: SignedHead, *, sync: bool = False) -> bool:
@@ -92,16 +92,13 @@ class Segments:
             sync: whether they shall outlive the loss of power.
         """
         if head.head.number > self._written:
+            if self._size >= self._segment_bytes:
+                self._begin_segment()
             self._write(lines)
             self._written = head.head.number
         if sync:
             os.fsync(self._file)
         _replace(self.folder / HEAD_FILE, head.to_json(), sync=sync)
-        if self._size >= self._segment_bytes:
-            os.fsync(self._file)
-            self._close_segment()
-            self._number += 1
-            self._open_segment()
         return True
 
     def close(self) -> None:
@@ -139,8 +136,15 @@ class Segments:
             os.close(self._file)
             self._file = -1
 
-    def _open_segment(self) -> None:
-        path = self.folder / f"audit-{self._number:06}.jsonl"
+    def _begin_segment(self) -> None:
+        if self._file >= 0:
+            os.fsync(self._file)
+            self._close_segment()
+        self._open_segment(self._number + 1)
+        self._number += 1
+
+    def _open_segment(self, number: int) -> None:
+        path = self.folder / f"audit-{number:06}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._size = os.fstat(self._file).st_size
 

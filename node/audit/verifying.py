@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -88,7 +89,8 @@ class Line(NamedTuple):
 def read_lines(folder: Path) -> Iterator[Line]:
     """Yield the lines of a log in order; the last may be cut off when its node is writing, or was killed."""
     for file in segment_files(folder):
-        with file.open("rb") as reader:
+        # The node may have removed it for its age since; an entry further on says so.
+        with suppress(FileNotFoundError), file.open("rb") as reader:
             for number, text in enumerate(reader, start=1):
                 yield Line(Place(file.name, number), text)
 

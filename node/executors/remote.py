@@ -16,6 +16,7 @@ from protocol import (
     Cancel,
     ErrorCode,
     Frame,
+    LocalProtocolError,
     PeerId,
     PeertaskError,
     Progress,
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 # A node that was cut off longer than it takes to cancel so many tasks leaves the older ones to run to their end.
 MAX_OWED_CANCELS = 1_000
+# A peer answers a question about a task that is over from memory.
+ASKED_RETRY_AFTER_MS = 1_000
 
 
 class RemoteDelegate(Delegate, ChannelHandler):
@@ -81,13 +84,15 @@ class RemoteDelegate(Delegate, ChannelHandler):
                 code=ErrorCode.PEER_UNREACHABLE,
                 remedy="Connect to it with `peertask peers --connect ADDRESS`",
             )
-        tasks = self._open.setdefault(channel, {})
-        if delegation.task.id in tasks:
+        try:
+            channel.send(Attach(delegation.task.id, receipt=True))
+        except LocalProtocolError as error:
             raise PeertaskError(
-                f"task {delegation.task.id} is being asked for already", code=ErrorCode.BUSY, retry_after_ms=1_000
-            )
-        channel.send(Attach(delegation.task.id, receipt=True))
-        tasks[delegation.task.id] = delegation
+                f"peer {delegation.holder} is being asked about task {delegation.task.id} already",
+                code=ErrorCode.BUSY,
+                retry_after_ms=ASKED_RETRY_AFTER_MS,
+            ) from error
+        self._open.setdefault(channel, {})[delegation.task.id] = delegation
 
     def stop(self, delegation: Delegation) -> None:
         """Ask the holder to stop, now or, when the session is lost, as soon as there is one again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 
 import pytest
 
@@ -75,6 +76,24 @@ def test_show_tells_everything_about_a_task(
     assert shown[-2:] == ["  two", "  lines"]
     failed = shared_stage.run("show", "--data", "local", failed_task)
     assert "failure TIMEOUT" in failed.lines
+
+
+def test_a_task_is_proven_by_its_receipt_and_by_the_logs_of_both_nodes(
+    shared_stage: Stage, worker: NodeProcess, done_task: str
+) -> None:
+    """The receipt of a quick task is fetched and checked offline; its hash stands in both logs, which are whole."""
+    # covers COORD-5, COORD-8
+    for name, options in (("receipt.json", ("--receipt",)), ("task.json", ())):
+        shown = shared_stage.run("show", "--data", "local", done_task, "--json", *options)
+        (shared_stage.folder / name).write_text(shown.out)
+    valid = shared_stage.run("verify", "receipt.json", "--task", "task.json", "--by", worker.peer_id)
+    assert (valid.code, "checked    signature, executor, task, result" in valid.lines) == (0, True)
+    result = json.loads((shared_stage.folder / "receipt.json").read_text())["result_hash"]
+    assert f"result     sha256 {result}" in shared_stage.run("show", "--data", "local", done_task, "--receipt").lines
+    for folder in ("local", "worker"):
+        look = partial(shared_stage.run, "audit", done_task, "--data", folder)
+        wait_until(lambda look=look: f"result_hash={result}" in look().out, "the end of the task in the log")  # type: ignore[misc]
+        assert shared_stage.run("audit", "--verify", "--data", folder).code == 0
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel"])

@@ -177,12 +177,12 @@ async def test_two_that_ask_at_once_are_told_apart(hub: MemoryHub) -> None:
 
 
 async def test_a_frozen_holder_is_not_waited_for(autojump_clock: MockClock, hub: MemoryHub) -> None:
-    """The question has an end, and may be asked again."""
+    """The question has an end; as long as its answer may come, it is not asked again."""
     async with pair(hub) as (ann, ben):
         record = await ann.run(to=ben)
         ben.gateway.received = lambda *_: None  # type: ignore[method-assign]
         assert await refusal(ann, record) is ErrorCode.TIMEOUT
-        assert await refusal(ann, record) is not ErrorCode.BUSY
+        assert await refusal(ann, record) is ErrorCode.BUSY
 
 
 async def refusal(node: MemoryNode, record: TaskRecord) -> ErrorCode:

@@ -60,9 +60,18 @@ def command(
             code=ErrorCode.NOT_FOUND,
             remedy="`peertask node` writes one, unless it has --no-audit; name another folder with --data",
         )
-    if verify:
-        return _verify(folder, by, heads, as_json=call.as_json)
-    _show(folder / AUDIT_FOLDER, task and parse_task_id(task), last, as_json=call.as_json)
+    try:
+        if verify:
+            return _verify(folder, by, heads, as_json=call.as_json)
+        _show(folder / AUDIT_FOLDER, task and parse_task_id(task), last, as_json=call.as_json)
+    except BrokenPipeError:
+        raise  # of whoever read what is printed here
+    except OSError as error:
+        raise PeertaskError(
+            f"the audit log in {folder / AUDIT_FOLDER} cannot be read: {error.strerror or error}",
+            code=ErrorCode.STORE_FAILED,
+            remedy="Read it as the user that runs the node",
+        ) from error
     return ExitCode.OK
 
 

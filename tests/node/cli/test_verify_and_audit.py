@@ -205,6 +205,13 @@ async def test_a_copy_without_a_key_is_checked_by_whoever_signed(run: Run, data:
     assert f"receipt={RECEIPT.signature[:8]}…" in run("audit", "--data", data).out
 
 
+async def test_a_log_that_cannot_be_read_is_told(run: Run, data: Path) -> None:
+    """It is no defect of the program, and no fault of the log."""
+    (data / AUDIT_FOLDER / "audit-000002.jsonl").mkdir()
+    told = run("audit", "--verify", "--data", data)
+    assert (told.code, "cannot be read: Is a directory" in told.err) == (ExitCode.FAILED, True)
+
+
 def test_a_folder_without_a_log_and_a_wrong_head_are_told(run: Run, tmp_path: Path) -> None:
     """The error says who keeps one."""
     told = run("audit", "--data", tmp_path)

@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from node.audit.log import AuditLog
-from node.audit.peers import PeerEntries
-from node.audit.segments import AUDIT_FOLDER, Segments
+from node.audit.opening import audit_of
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
@@ -46,7 +44,6 @@ from protocol import (
     PeerAdvert,
     PeerId,
     Receipt,
-    Sign,
     Task,
     TaskId,
     TaskNotFound,
@@ -126,24 +123,13 @@ class Node(NodeControl):
             random.Random(),
             self._trusts,
         )
-        self._audit = self._open_audit(signer(key_pair))
+        self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
 
     def _is_seen(self) -> bool:
         """Whether anybody can see what is measured: over the control socket, or in traces."""
         return self.config.data is not None or store_tracer() is not None
-
-    def _open_audit(self, sign: Sign) -> AuditLog | None:
-        """Return the audit log when there is to be one; it hears of everything, and writes nothing yet."""
-        folder = self.config.data
-        if folder is None or not self.config.audit:
-            return None
-        segments = Segments(folder / AUDIT_FOLDER, keep_bytes=self.config.audit_bytes)
-        audit = AuditLog(segments, self._clock, self.peer_id, sign)
-        self.feed.listen(audit.observe)
-        self._network.on_change(PeerEntries(audit, self._network.channels).look)
-        return audit
 
     def __repr__(self) -> str:
         return f"<Node {self.peer_id} executing={self._dispatcher.executing} {self.manager!r}>"
@@ -237,10 +223,8 @@ class Node(NodeControl):
             self._measured.show(
                 self._metrics, hits=lambda: self.manager.lookup_hits, misses=lambda: self.manager.lookup_misses
             )
-        audit = self._audit
-        if audit is not None:
-            self._metrics.counter("audit_entries", "Entries written to the audit log.", lambda: audit.entries)
-            self._metrics.counter("audit_missed", "Entries that could not be written.", lambda: audit.missed)
+        if self._audit is not None:
+            self._audit.show(self._metrics)
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
         self._metrics.gauge("waiting_tasks", "Tasks that wait for an executor.", lambda: self._dispatcher.waiting)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
@@ -393,12 +377,10 @@ class Node(NodeControl):
             PeertaskError: PEER_UNREACHABLE and others, as `request_receipt` does.
         """
         record = self.get_task(task_id)
-        if record.receipt is not None:
-            return record.receipt
-        if record.holder in (None, self.peer_id):
-            return self._notary.issue(record)
-        receipt = await request_receipt(self._remote, record)
-        self.note("ReceiptTaken", task_id=record.id, receipt=receipt.to_dict())
+        receipt = record.receipt or self._notary.at_hand(record)
+        if receipt is None:
+            receipt = await request_receipt(self._remote, record)
+            self.note("ReceiptTaken", task_id=record.id, receipt=receipt.to_dict())
         return receipt
 
     def cancel(self, task_id: str) -> TaskRecord:

@@ -20,6 +20,7 @@ from node.audit.chain import GAP, PRUNED, Head, SignedHead, body_of, seal_body
 from node.audit.segments import MAX_LINE_BYTES, Opened, Segments
 from node.background import open_background
 from node.interfaces import Change, Clock
+from node.telemetry import NodeMetrics
 from protocol import ErrorCode, PeerId, PeertaskError, Sign
 
 log = structlog.get_logger(__name__)
@@ -89,6 +90,11 @@ class AuditLog:
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
+
+    def show(self, metrics: NodeMetrics) -> None:
+        """Add what was written and what was not to the metrics of the node."""
+        metrics.counter("audit_entries", "Entries written to the audit log.", lambda: self.entries)
+        metrics.counter("audit_missed", "Entries that could not be written to the audit log.", lambda: self.missed)
 
     def observe(self, change: Change) -> None:
         """Make the entry of a fact; made to be a listener of the feed."""

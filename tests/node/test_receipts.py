@@ -96,7 +96,13 @@ async def pair(
     ],
 )
 async def test_a_receipt_comes_with_the_result_as_both_sides_want_it(
-    hub: MemoryHub, asking: ReceiptMode | None, working: ReceiptMode | None, kind: str, *, comes: bool
+    autojump_clock: MockClock,
+    hub: MemoryHub,
+    asking: ReceiptMode | None,
+    working: ReceiptMode | None,
+    kind: str,
+    *,
+    comes: bool,
 ) -> None:
     """Either side may insist; one that knows no receipts works with one that does."""
     async with pair(hub, asking, working) as (ann, ben):
@@ -107,7 +113,7 @@ async def test_a_receipt_comes_with_the_result_as_both_sides_want_it(
             assert record.receipt.executor == ben.peer_id
 
 
-async def test_the_receipt_of_a_quick_task_is_had_for_the_asking(hub: MemoryHub) -> None:
+async def test_the_receipt_of_a_quick_task_is_had_for_the_asking(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """It fits the task and the result that the requester has, and is the same each time."""
     async with pair(hub) as (ann, ben):
         record = await ann.run(to=ben)
@@ -124,7 +130,7 @@ def result_in(record: TaskRecord) -> TaskResult:
 
 
 async def test_a_forged_receipt_is_dropped_and_the_result_kept(
-    hub: MemoryHub, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, hub: MemoryHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The session says whose the result is; the receipt would have said so to others."""
     async with pair(hub, working="always") as (ann, ben):
@@ -135,7 +141,7 @@ async def test_a_forged_receipt_is_dropped_and_the_result_kept(
         assert await refusal(ann, record) is ErrorCode.PROTOCOL
 
 
-async def test_a_worker_that_has_another_result_is_found_out(hub: MemoryHub) -> None:
+async def test_a_worker_that_has_another_result_is_found_out(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """What it signs now must be what it answered then."""
     async with pair(hub) as (ann, ben):
         record = await ann.run(to=ben)
@@ -143,7 +149,7 @@ async def test_a_worker_that_has_another_result_is_found_out(hub: MemoryHub) -> 
         assert await refusal(ann, record) is ErrorCode.PROTOCOL
 
 
-async def test_why_there_is_no_receipt_is_told(hub: MemoryHub) -> None:
+async def test_why_there_is_no_receipt_is_told(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """A task that goes on, a holder that has forgotten it, one that knows no receipts, and one that is away."""
     async with pair(hub, working=None) as (ann, ben):
         running = ann.submit(to=ben, kind="slow")
@@ -156,7 +162,7 @@ async def test_why_there_is_no_receipt_is_told(hub: MemoryHub) -> None:
         assert await refusal(ann, record) is ErrorCode.PEER_UNREACHABLE
 
 
-async def test_two_that_ask_at_once_are_told_apart(hub: MemoryHub) -> None:
+async def test_two_that_ask_at_once_are_told_apart(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """A conversation has room for one question about a task."""
     async with pair(hub) as (ann, ben):
         record = await ann.run(to=ben)

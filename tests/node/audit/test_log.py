@@ -252,7 +252,7 @@ async def test_an_entry_is_no_place_for_data(tmp_path: Path) -> None:
 async def test_a_node_keeps_the_log_of_its_tasks_and_peers(tmp_path: Path) -> None:
     """Who came, what was asked of whom, how it ended; metrics and health tell how the log is."""
     config = NodeConfig(data=tmp_path / "a", audit=True)
-    async with open_node() as peer, open_node(config) as node:
+    async with open_node(NodeConfig(receipts="asked")) as peer, open_node(config) as node:
         await node.connect(peer.addresses[0])
         task_id = await node.enqueue("hello", to=peer.peer_id, kind="echo")
         await node.result(task_id)

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from protocol.advert import PeerAdvert
 from protocol.errors import LocalProtocolError, RemoteProtocolError, abbreviate
-from protocol.frames import FRAME_TYPES, Frame, Limits
+from protocol.frames import FRAME_TYPES, Frame, Limits, PeerHint
 from protocol.receipt import Receipt
 from protocol.result import Artifact, Failure, TaskResult
 from protocol.structure import SMALL_BYTES, check_structure
@@ -147,7 +147,10 @@ def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 _SHAPES: dict[type[object], _Shape] = {
     **{cls: _shape(cls, {"type": name}) for name, cls in FRAME_TYPES.items()},
-    **{cls: _shape(cls, {}) for cls in (Task, RetryPolicy, TaskResult, Artifact, Failure, Receipt, PeerAdvert, Limits)},
+    **{
+        cls: _shape(cls, {})
+        for cls in (Task, RetryPolicy, TaskResult, Artifact, Failure, Receipt, PeerAdvert, Limits, PeerHint)
+    },
 }
 _VALIDATORS: dict[str, Callable[[dict[str, Any]], Frame]] = {
     name: TypeAdapter(cls).validator.validate_python for name, cls in FRAME_TYPES.items()

@@ -30,11 +30,15 @@ from protocol.frames import (
     Bye,
     Cancel,
     Chunk,
+    Discover,
     Frame,
     Heartbeat,
     Hello,
     Offer,
+    Peers,
     Progress,
+    Register,
+    Registered,
     Reject,
     Result,
     Submit,
@@ -96,13 +100,15 @@ TASK_TABLE: dict[Role, dict[TaskState, dict[type[TaskFrame], TaskState]]] = {
     Role.WORKER: _SHARED,
 }
 
+_ABOUT_PEERS = (Peers, Register, Registered, Discover)
+
 SESSION_TABLE: dict[SessionState, dict[type[Frame], SessionState]] = {
     SessionState.FRESH: {
-        **dict.fromkeys((Hello, Offer, Heartbeat, Chunk, *SPOKEN_BY), SessionState.OPEN),
+        **dict.fromkeys((Hello, Offer, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
         Bye: SessionState.ENDED,
     },
     SessionState.OPEN: {
-        **dict.fromkeys((Offer, Heartbeat, Chunk, *SPOKEN_BY), SessionState.OPEN),
+        **dict.fromkeys((Offer, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
         Bye: SessionState.ENDED,
     },
     SessionState.ENDED: {},

@@ -14,7 +14,17 @@ from pydantic import FailFast, Field
 from protocol.advert import MAX_SLOTS, Names, PeerAdvert
 from protocol.receipt import Receipt
 from protocol.result import MAX_MESSAGE_CHARS, Code, Failure, TaskResult, shorten
-from protocol.task import MAX_INT64, MAX_PAYLOAD_BYTES, Count, Milliseconds, Name, Task, TaskId, TaskIdField
+from protocol.task import (
+    MAX_INT64,
+    MAX_PAYLOAD_BYTES,
+    Count,
+    Milliseconds,
+    Name,
+    PeerIdField,
+    Task,
+    TaskId,
+    TaskIdField,
+)
 
 PROTOCOL_ID: Final = "/peertask/1.0.0"
 """What the two peers agree on when they open the stream."""
@@ -32,6 +42,12 @@ MAX_IN_FLIGHT: Final = 256
 MAX_ADDRESSES: Final = 16
 # A name of 253 characters, a transport and a peer id fit.
 _MAX_ADDRESS_CHARS = 512
+# What one frame may tell of other peers: some 20 KiB; a node that knows more sends another one later.
+MAX_PEERS_TOLD: Final = 64
+# How long word of a peer may be good for: half a day later its machine may be another's.
+MAX_TTL_MS: Final = 12 * 60 * 60 * 1000
+# No network of trusted peers is wider.
+_MAX_HOPS = 255
 # What a Hello says is kept for each peer: versions of a few years, a name that people read, and a UUID in any notation.
 _MAX_VERSIONS = 16
 _MAX_AGENT_CHARS = 256
@@ -80,6 +96,9 @@ class Hello:
         limits: what the sender takes from this peer.
         instance: drawn at each start of the sender; tells a restart from a second dial.
         addresses: where the sender can be dialled.
+        peers: whether the sender wants to be told of other peers.
+        rendezvous: whether peers may register at the sender, and ask it who has.
+        time: the sender's clock, in milliseconds since the epoch; None when it does not say.
     """
 
     versions: Versions = (PROTOCOL_VERSION,)
@@ -88,6 +107,9 @@ class Hello:
     limits: Limits = DEFAULT_LIMITS
     instance: Annotated[str, Field(max_length=_MAX_INSTANCE_CHARS, strict=True)] = ""
     addresses: Addresses = ()
+    peers: Annotated[bool, Field(strict=True)] = False
+    rendezvous: Annotated[bool, Field(strict=True)] = False
+    time: Milliseconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +265,81 @@ class Heartbeat:
     pong: Milliseconds = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerHint:
+    """Word of another peer. A hint: whoever dials it finds out who really answers.
+
+    Attributes:
+        peer_id: who it is.
+        addresses: where it says that it can be dialled.
+        advert: what it offers whoever tells this, and perhaps not the receiver.
+        ttl_ms: how long this is good for.
+        hops: over how many peers it came; 1 from a peer that it is connected to, or registered with. What came over more
+            is not kept.
+    """
+
+    peer_id: PeerIdField
+    addresses: Addresses
+    advert: PeerAdvert = field(default_factory=PeerAdvert)
+    ttl_ms: Annotated[int, Field(ge=1, le=MAX_TTL_MS, strict=True)]
+    hops: Annotated[int, Field(ge=1, le=_MAX_HOPS, strict=True)] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Tells of other peers: those that are connected, when they are new or have changed, or the answer to Discover.
+
+    Only a peer whose Hello has `peers` set is told of those that are connected. Nobody passes on what it was told.
+
+    Attributes:
+        hints: who they are.
+        registered: whether these are the peers that are registered at the sender.
+    """
+
+    hints: Annotated[tuple[PeerHint, ...], Field(max_length=MAX_PEERS_TOLD), FailFast()] = ()
+    registered: Annotated[bool, Field(strict=True)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Asks to be told of to whoever asks with Discover, by what the sender's Hello says of it; answered by Registered.
+
+    The registration outlives the session. Another one replaces it.
+
+    Attributes:
+        ttl_ms: for how long; 0 ends it.
+    """
+
+    ttl_ms: Annotated[int, Field(ge=0, le=MAX_TTL_MS, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Answers Register.
+
+    Attributes:
+        ttl_ms: how long the registration lasts, perhaps less than was asked for; 0 when there is none.
+        message: why there is none, for people.
+    """
+
+    ttl_ms: Annotated[int, Field(ge=0, le=MAX_TTL_MS, strict=True)] = 0
+    message: Message = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shorten(self.message))
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """Asks who is registered; answered by Peers with `registered` set, with some of them when they are many.
+
+    Attributes:
+        kind: only those that offer this one; None for all.
+    """
+
+    kind: Name | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of the body of a frame that is too large to be sent whole.
@@ -275,10 +372,14 @@ class Bye:
 
 
 TaskFrame = Submit | Accept | Reject | Progress | Result | Attach | Cancel
+PeerFrame = Peers | Register | Registered | Discover
 SessionFrame = Hello | Offer | Heartbeat | Bye | Chunk
-Frame = TaskFrame | SessionFrame
+Frame = TaskFrame | PeerFrame | SessionFrame
 
 FRAME_TYPES: dict[str, type[Frame]] = {
     cls.__name__.lower(): cls
-    for cls in (Hello, Submit, Accept, Reject, Progress, Result, Attach, Cancel, Offer, Heartbeat, Chunk, Bye)
+    for cls in (
+        *(Hello, Submit, Accept, Reject, Progress, Result, Attach, Cancel, Offer, Heartbeat),
+        *(Peers, Register, Registered, Discover, Chunk, Bye),
+    )
 }

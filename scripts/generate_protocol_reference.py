@@ -21,6 +21,7 @@ from protocol import (
     Failure,
     Limits,
     PeerAdvert,
+    PeerHint,
     Receipt,
     RetryPolicy,
     Role,
@@ -34,7 +35,7 @@ from protocol.json_value import MAX_JSON_DEPTH, MAX_JSON_VALUES
 from protocol.structure import MAX_VALUES
 from protocol.task import MAX_INT64, NAME_PATTERN, UUID4_PATTERN
 
-STRUCTURES = (Task, RetryPolicy, TaskResult, Artifact, Failure, Receipt, PeerAdvert, Limits)
+STRUCTURES = (Task, RetryPolicy, TaskResult, Artifact, Failure, Receipt, PeerAdvert, PeerHint, Limits)
 VECTORS = PROJECT / "tests" / "protocol" / "vectors"
 _NAMED_PATTERNS = {UUID4_PATTERN: "task id", NAME_PATTERN: "name"}
 _TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean", "object": "JSON object"}

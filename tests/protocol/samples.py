@@ -1,5 +1,7 @@
 """Frames, tasks and facts that stand for all others of their kind: the plainest, and one with every field set."""
 
+from dataclasses import replace
+
 from protocol import (
     FRAME_TYPES,
     Accept,
@@ -12,6 +14,7 @@ from protocol import (
     Chunk,
     Claimed,
     Completed,
+    Discover,
     ErrorCode,
     Fact,
     Failed,
@@ -22,10 +25,14 @@ from protocol import (
     Limits,
     Offer,
     PeerAdvert,
+    PeerHint,
     PeerId,
+    Peers,
     Progress,
     Progressed,
     Receipt,
+    Register,
+    Registered,
     Reject,
     Released,
     Result,
@@ -89,6 +96,22 @@ RECEIPT = Receipt(
     ),
 )
 FAILURE = Failure(code=ErrorCode.TIMEOUT, message="took longer than 60 s", retryable=True, maybe_ran=False)
+HINT = PeerHint(
+    peer_id=BOB,
+    addresses=(f"/ip4/192.0.2.9/tcp/4001/p2p/{BOB}",),
+    advert=PeerAdvert(kinds=("echo",), personas=("reviewer",), slots=8, load=1),
+    ttl_ms=900_000,
+    hops=2,
+)
+
+HELLO_WITHOUT_PEERS = Hello(
+    versions=("1.0", "1.1"),
+    agent="peertask/0.1.0",
+    advert=PeerAdvert(kinds=("echo", "mock"), personas=("reviewer",), slots=4, load=2),
+    limits=Limits(frame=2_097_152, chunk=131_072, payload=33_554_432, in_flight=64),
+    instance="0b5f6c1d2e3a4958",
+    addresses=(f"/ip4/192.0.2.1/tcp/4001/p2p/{ALICE}", f"/dns4/node.example/tcp/4002/ws/p2p/{ALICE}"),
+)
 
 PLAIN_FRAMES: dict[str, Frame] = {
     "hello": Hello(),
@@ -101,20 +124,17 @@ PLAIN_FRAMES: dict[str, Frame] = {
     "cancel": Cancel(TASK_ID),
     "offer": Offer(slots=0),
     "heartbeat": Heartbeat(),
+    "peers": Peers(),
+    "register": Register(ttl_ms=0),
+    "registered": Registered(),
+    "discover": Discover(),
     "chunk": Chunk(b"\x00"),
     "bye": Bye(ErrorCode.DRAINING),
 }
 """One frame of each type with nothing set that has a default."""
 
 FULL_FRAMES: dict[str, Frame] = {
-    "hello": Hello(
-        versions=("1.0", "1.1"),
-        agent="peertask/0.1.0",
-        advert=PeerAdvert(kinds=("echo", "mock"), personas=("reviewer",), slots=4, load=2),
-        limits=Limits(frame=2_097_152, chunk=131_072, payload=33_554_432, in_flight=64),
-        instance="0b5f6c1d2e3a4958",
-        addresses=(f"/ip4/192.0.2.1/tcp/4001/p2p/{ALICE}", f"/dns4/node.example/tcp/4002/ws/p2p/{ALICE}"),
-    ),
+    "hello": replace(HELLO_WITHOUT_PEERS, peers=True, rendezvous=True, time=NOON),
     "submit": Submit(FULL_TASK, remaining_ms=30_000),
     "accept": Accept(TASK_ID, seq=7),
     "reject": Reject(task_id=TASK_ID, code=ErrorCode.BUSY, message="256 tasks are queued", retry_after_ms=1_500),
@@ -124,6 +144,10 @@ FULL_FRAMES: dict[str, Frame] = {
     "cancel": Cancel(TASK_ID),
     "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",)),
     "heartbeat": Heartbeat(load=3, ping=123_456, pong=654_321),
+    "peers": Peers((HINT,), registered=True),
+    "register": Register(ttl_ms=3_600_000),
+    "registered": Registered(ttl_ms=600_000, message="one of 1,024"),
+    "discover": Discover(kind="summarise"),
     "chunk": Chunk(b"a piece of a large body", last=True),
     "bye": Bye(ErrorCode.PROTOCOL, "a frame is not valid msgpack"),
 }
@@ -138,6 +162,7 @@ VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
 VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, result=RESULT, receipt=RECEIPT)
 VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
+VECTOR_FRAMES["hello"]["without word of peers"] = HELLO_WITHOUT_PEERS
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

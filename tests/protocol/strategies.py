@@ -9,6 +9,7 @@ from protocol import (
     Bye,
     Cancel,
     Chunk,
+    Discover,
     ErrorCode,
     Failure,
     Frame,
@@ -17,9 +18,13 @@ from protocol import (
     Limits,
     Offer,
     PeerAdvert,
+    PeerHint,
     PeerId,
+    Peers,
     Progress,
     Receipt,
+    Register,
+    Registered,
     Reject,
     Result,
     RetryPolicy,
@@ -118,6 +123,15 @@ limits = st.builds(
     payload=st.integers(1024, LARGEST_INTEGER),
     in_flight=st.integers(1, LARGEST_INTEGER),
 )
+lives = st.integers(0, 43_200_000)
+hints = st.builds(
+    PeerHint,
+    peer_id=peer_ids,
+    addresses=st.lists(texts, max_size=3).map(tuple),
+    advert=adverts,
+    ttl_ms=st.integers(1, 43_200_000),
+    hops=st.integers(1, 255),
+)
 
 
 def _result_frame(seq: int, outcome: TaskResult | Failure, task_id: TaskId, receipt: Receipt | None) -> Result:
@@ -135,6 +149,9 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         limits=limits,
         instance=st.text(st.characters(codec="utf-8"), max_size=64),
         addresses=st.lists(texts, max_size=3).map(tuple),
+        peers=st.booleans(),
+        rendezvous=st.booleans(),
+        time=st.none() | counts,
     ),
     st.builds(Submit, task=tasks, remaining_ms=st.none() | counts, receipt=st.booleans()),
     st.builds(Accept, task_id=task_ids, seq=counts),
@@ -150,6 +167,10 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         personas=st.lists(names, max_size=3).map(tuple),
     ),
     st.builds(Heartbeat, load=counts, ping=counts, pong=counts),
+    st.builds(Peers, hints=st.lists(hints, max_size=3).map(tuple), registered=st.booleans()),
+    st.builds(Register, ttl_ms=lives),
+    st.builds(Registered, ttl_ms=lives, message=texts),
+    st.builds(Discover, kind=st.none() | names),
     st.builds(Chunk, data=st.binary(min_size=1, max_size=80), last=st.booleans()),
     st.builds(Bye, code=codes, message=texts),
 )

@@ -27,9 +27,11 @@ from node.feed import Feed
 from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Executor, Lagged, PeerInfo, Store, TaskFilter
+from node.interfaces import Change, Executor, Lagged, PeerInfo, PeerSource, Store, TaskFilter
 from node.manager import TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
+from node.net.address_book import peers_at
+from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
@@ -88,6 +90,8 @@ class Node(NodeControl):
             HostConfig(key_pair=key_pair, listen=config.listen),
             limits=config.limits,
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
+            finding=Finding(config.share_peers, config.rendezvous, peers_at(config.rendezvous_at)),
+            clock=self._clock,
         )
         self.peer_id = self._network.peer_id
         storage = Storage(store) if store is not None else storage_of(config, self.peer_id)
@@ -145,8 +149,12 @@ class Node(NodeControl):
         ):
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
-            for address in (*self.config.peers, *self.config.bootstrap):
-                self._network.keep(address)
+            for address in self.config.peers:
+                self._network.keep(address, PeerSource.STATIC)
+            for address in self.config.bootstrap:
+                self._network.keep(address, PeerSource.BOOTSTRAP)
+            for address in self.config.rendezvous_at:
+                self._network.keep(address, PeerSource.RENDEZVOUS)
             log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
             self._has_started.set()
             yield
@@ -398,7 +406,7 @@ class Node(NodeControl):
         return self._network.keeps(peer_id) or any(peer_id in peers for peers in self.config.allow.values())
 
     def _check_somebody_may_come(self, kind: str) -> None:
-        if kind not in self._executors and not self._network.peers():
+        if kind not in self._executors and all(peer.hearsay for peer in self._network.peers()):
             raise TaskRejected(
                 f"this node has no executor for kind {kind!r}, and knows no peer that could have one",
                 code=ErrorCode.NO_EXECUTOR,
@@ -409,7 +417,9 @@ class Node(NodeControl):
         peer_id = PeerId(to)
         if peer_id == self.peer_id or self._network.channel(peer_id) is not None:
             return peer_id
-        return await self._network.connect(to) if to.startswith("/") else self._network.keep(to)
+        if to.startswith("/") or any(peer.hearsay and peer.peer_id == to for peer in self._network.peers()):
+            return await self._network.connect(to)
+        return self._network.keep(to)
 
     async def _result_or_cancel(self, task_id: TaskId) -> TaskResult:
         try:

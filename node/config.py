@@ -139,6 +139,14 @@ class _Settings(BaseModel):
     """Peers to stay connected to, as multiaddresses with `/p2p/ID`."""
     bootstrap: tuple[PeerAddress, ...] = ()
     """Peers to find others through, as multiaddresses with `/p2p/ID`."""
+    share_peers: bool = True
+    """Whether the node tells its peers of each other, and takes note of those that they tell of. A peer that it was
+    only told of is not dialled before somebody asks for it."""
+    rendezvous: bool = False
+    """Whether peers may register at this node, so that others find them."""
+    rendezvous_at: tuple[PeerAddress, ...] = ()
+    """Nodes that offer rendezvous, as multiaddresses with `/p2p/ID`: this node stays connected to them, registers, and
+    asks who else has."""
     allow: PeersByKind = Field(default_factory=dict)
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""

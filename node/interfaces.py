@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from protocol import (
@@ -266,6 +267,18 @@ class ChannelHandler(ABC):
         """The session is over, for a reason in words; called once for each `opened`."""
 
 
+class PeerSource(StrEnum):
+    """How a node came to know another: the operator named it, it came by itself, or somebody told of it."""
+
+    STATIC = "static"
+    BOOTSTRAP = "bootstrap"
+    ASKED = "asked"
+    INBOUND = "inbound"
+    PEER = "peer"
+    RENDEZVOUS = "rendezvous"
+    MDNS = "mdns"
+
+
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
     """What a node knows about another.
@@ -278,6 +291,11 @@ class PeerInfo:
         latency_ms: round trip of the last heartbeat; None before the first.
         last_error: why the last dial or session failed, in words; empty when none did.
         agent: its program and version.
+        source: how this node came to know it.
+        via: the peers that told of it.
+        hearsay: whether everything above was told by others: nothing is known from itself or from the operator.
+        clock_offset_ms: how far its clock was ahead of this node's when the session began, give or take the time that
+            a message takes; None when it did not say.
     """
 
     peer_id: PeerId
@@ -287,6 +305,10 @@ class PeerInfo:
     latency_ms: float | None = None
     last_error: str = ""
     agent: str = ""
+    source: PeerSource = PeerSource.INBOUND
+    via: tuple[PeerId, ...] = ()
+    hearsay: bool = False
+    clock_offset_ms: int | None = None
 
 
 class Network(ABC):
@@ -331,10 +353,14 @@ class Network(ABC):
         """End the session with a peer, if there is one, and do not dial it again by itself."""
 
     @abstractmethod
-    def keep(self, address: str) -> PeerId:
+    def keep(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:
         """Dial the peer at an address, now and whenever its session is lost, with back-off.
 
         Does not wait, and never fails because the peer is away.
+
+        Args:
+            address: as for `connect`.
+            source: what to tell of how this node came to know the peer, when it did not know it before.
 
         Raises:
             PeertaskError: code INVALID_ADDRESS.

@@ -274,8 +274,8 @@ class PeerHint:
         addresses: where it says that it can be dialled.
         advert: what it offers whoever tells this, and perhaps not the receiver.
         ttl_ms: how long this is good for.
-        hops: over how many peers it came; 1 from a peer that it is connected to, or registered with. What came over more
-            is not kept.
+        hops: over how many peers it came; 1 from one that it is connected to, or registered with. What came further is
+            not kept.
     """
 
     peer_id: PeerIdField

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from node.interfaces import PeerSource
 from node.net.addresses import Endpoint, parse_endpoint
 from node.net.errors import InvalidAddress
 from protocol import PeerId
@@ -24,12 +25,14 @@ class Entry:
     Attributes:
         told: where the operator says that it is, the latest word first.
         heard: where it says itself that it is, since its last Hello.
+        source: how this node came to know it; None while only others say that it is there.
         kept: whether its session is to be kept up.
         last_error: why the last dial or session failed; empty when it did not.
     """
 
     told: tuple[str, ...] = ()
     heard: tuple[str, ...] = ()
+    source: PeerSource | None = None
     kept: bool = False
     last_error: str = ""
 
@@ -56,13 +59,16 @@ class AddressBook:
             self._drop_oldest()
         return entry
 
+    def find(self, peer_id: PeerId) -> Entry:
+        """Return what is known about a peer, to look at only: nothing is kept of one that is not known."""
+        return self._entries.get(peer_id) or Entry()
+
     def keeps(self, peer_id: PeerId) -> bool:
         """Whether the session with a peer is to be kept up."""
-        entry = self._entries.get(peer_id)
-        return entry is not None and entry.kept
+        return self.find(peer_id).kept
 
-    def learn(self, address: str) -> PeerId:
-        """Take a note of an address with ``/p2p/ID``, ahead of those that are known.
+    def learn(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:
+        """Take a note of an address with ``/p2p/ID`` that the operator names, ahead of those that are known.
 
         Raises:
             InvalidAddress: it is malformed, or does not name a peer.
@@ -76,6 +82,7 @@ class AddressBook:
         peer_id = PeerId(endpoint.peer_id)
         entry = self.entry(peer_id)
         entry.told = tuple(dict.fromkeys((str(endpoint), *entry.told)))[:MAX_ADDRESSES_PER_PEER]
+        entry.source = entry.source or source
         return peer_id
 
     def hear(self, peer_id: PeerId, addresses: tuple[str, ...]) -> None:
@@ -83,8 +90,7 @@ class AddressBook:
 
         What is malformed, cannot be dialled or is another peer's is left out.
         """
-        own = (_own_address(peer_id, text) for text in addresses)
-        self.entry(peer_id).heard = tuple(dict.fromkeys(filter(None, own)))[:MAX_ADDRESSES_PER_PEER]
+        self.entry(peer_id).heard = addresses_of(peer_id, addresses)
 
     def _drop_oldest(self) -> None:
         if len(self._entries) <= MAX_PEERS:
@@ -93,6 +99,24 @@ class AddressBook:
             if not entry.kept:
                 del self._entries[peer_id]
                 return
+
+
+def peers_at(addresses: Iterable[str]) -> frozenset[PeerId]:
+    """Return who is named by addresses with ``/p2p/ID``.
+
+    Raises:
+        InvalidAddress: one is malformed.
+    """
+    return frozenset(PeerId(parse_endpoint(address).peer_id) for address in addresses)
+
+
+def addresses_of(peer_id: PeerId, addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some addresses that can be a peer's, with ``/p2p/ID``.
+
+    What is malformed, cannot be dialled or is another peer's is left out.
+    """
+    own = (_own_address(peer_id, text) for text in addresses)
+    return tuple(dict.fromkeys(filter(None, own)))[:MAX_ADDRESSES_PER_PEER]
 
 
 def _own_address(peer_id: PeerId, text: str) -> str:

@@ -91,6 +91,12 @@ class HardenedYamux(Yamux):
         """Whether the connection has started; libp2p's answer makes it log a warning for every peer that vanishes."""
         return self.event_started.is_set()
 
+    @property
+    def remote_host(self) -> str:
+        """The IP address of the peer; empty when there is none."""
+        remote = self.secured_conn.get_remote_address()
+        return remote[0] if remote else ""
+
     async def open_stream(self) -> YamuxStream:
         """Open a stream to the peer."""
         return _frugal(await super().open_stream())

@@ -6,8 +6,8 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
+from typing import get_args
 
 import structlog
 import trio
@@ -17,10 +17,11 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from node.background import open_background
-from node.interfaces import Channel, ChannelHandler, Network, PeerInfo
+from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource
 from node.net.address_book import AddressBook
 from node.net.addresses import parse_endpoint, parse_peer_id, reachable_endpoints
 from node.net.errors import PeerUnreachable, SelfDial
+from node.net.finder import Finding, PeerFinder
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
 from node.net.muxer import HardenedYamux
 from node.net.session import Initiator, Pulse, Session, SessionOwner
@@ -34,6 +35,7 @@ from protocol import (
     Limits,
     Offer,
     PeerAdvert,
+    PeerFrame,
     PeerId,
     PeertaskError,
     Role,
@@ -64,12 +66,22 @@ class PeerNetwork(Network, SessionOwner):
         host_config: the identity, and where to listen.
         limits: what this node takes from one peer; announced in Hello.
         pulse: how a lost peer is found.
+        finding: how other peers are found.
+        clock: what peers are told of this node's clock; None to tell them nothing.
 
     Attributes:
         agent: this program and its version, as told to peers.
     """
 
-    def __init__(self, host_config: HostConfig, *, limits: Limits = DEFAULT_LIMITS, pulse: Pulse | None = None) -> None:
+    def __init__(
+        self,
+        host_config: HostConfig,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        pulse: Pulse | None = None,
+        finding: Finding | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.peer_id = PeerId(str(ID.from_pubkey(host_config.key_pair.public_key)))
         self._host_config = host_config
         self._limits = limits
@@ -84,6 +96,8 @@ class PeerNetwork(Network, SessionOwner):
         self._listeners: list[Callable[[], None]] = []
         self._changed = trio.Event()
         self._rng = random.Random(self._instance)
+        self._clock = clock
+        self._finder = PeerFinder(self.peer_id, self._book, self._sessions, finding or Finding(), self._rng)
         self._host: HardenedHost | None = None
         self._nursery: trio.Nursery | None = None
         self._handlers: tuple[ChannelHandler, ...] = ()
@@ -99,13 +113,15 @@ class PeerNetwork(Network, SessionOwner):
         self, worker: ChannelHandler, requester: ChannelHandler, advert: Callable[[PeerId], PeerAdvert]
     ) -> AsyncIterator[None]:
         """Listen and keep sessions; see `Network.running`."""
-        self._handlers = (worker, requester)
+        self._handlers = (worker, requester, self._finder)
         self._routes = {kind: worker if speaker is Role.REQUESTER else requester for kind, speaker in SPOKEN_BY.items()}
+        self._routes.update(dict.fromkeys(get_args(PeerFrame), self._finder))
         self._advert = advert
         async with open_host(self._host_config) as host, open_background() as nursery:
             self._host, self._nursery = host, nursery
             self._addresses = self._find_addresses(host)
             nursery.start_soon(self._tidy_connections, host)
+            nursery.start_soon(self._finder.run)
             host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
             for peer_id, entry in self._book:
                 if entry.kept:
@@ -161,9 +177,9 @@ class PeerNetwork(Network, SessionOwner):
         self._keep_up(peer_id)
         return peer_id
 
-    def keep(self, address: str) -> PeerId:
+    def keep(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:
         """Keep a session with a peer up from now on; see `Network.keep`."""
-        peer_id = self._note(address)
+        peer_id = self._note(address, source)
         self._keep_up(peer_id)
         return peer_id
 
@@ -207,23 +223,16 @@ class PeerNetwork(Network, SessionOwner):
 
     def peers(self) -> Sequence[PeerInfo]:
         """Return every peer that is known, the connected ones first."""
-        for peer_id in self._sessions:
-            self._book.entry(peer_id)
-        known = [self._info(peer_id) for peer_id, _ in self._book if peer_id != self.peer_id]
-        return sorted(known, key=lambda peer: not peer.connected)
+        return sorted(self._finder.peers(), key=lambda peer: not peer.connected)
 
-    def _info(self, peer_id: PeerId) -> PeerInfo:
-        entry, session = self._book.entry(peer_id), self._sessions.get(peer_id)
-        known = partial(PeerInfo, peer_id, addresses=entry.addresses, last_error=entry.last_error)
-        if session is None:
-            return known(connected=False)
-        agent = session.hello.agent if session.hello is not None else ""
-        return known(connected=True, advert=session.advert, latency_ms=session.latency_ms, agent=agent)
+    def listen(self, discovery: Discovery) -> None:
+        """Take note of the peers that somebody else finds, while the network runs."""
+        self._running_nursery().start_soon(self._finder.listen, discovery)
 
-    def _note(self, address: str) -> PeerId:
+    def _note(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:
         if not address.startswith("/"):
             return self._known(PeerId(parse_peer_id(address)))
-        peer_id = self._book.learn(address)
+        peer_id = self._book.learn(address, source)
         if peer_id == self.peer_id:
             raise SelfDial(f"{address} is this node itself", remedy="Give the address of another node")
         return peer_id
@@ -231,7 +240,7 @@ class PeerNetwork(Network, SessionOwner):
     def _known(self, peer_id: PeerId) -> PeerId:
         if peer_id == self.peer_id:
             raise SelfDial(f"peer {peer_id} is this node itself", remedy="Give the id of another node")
-        if peer_id not in self._sessions and not self._book.entry(peer_id).addresses:
+        if peer_id not in self._sessions and not self._finder.addresses(peer_id):
             raise PeerUnreachable(
                 f"no address of peer {peer_id} is known", remedy="Give an address: /ip4/…/tcp/…/p2p/… of that peer"
             )
@@ -273,7 +282,7 @@ class PeerNetwork(Network, SessionOwner):
 
     async def _open_session(self, peer_id: PeerId) -> Session:
         host = self._running_host()
-        await dial(host, self._book.entry(peer_id).addresses, peer_id)
+        await dial(host, self._finder.addresses(peer_id), peer_id)
         try:
             stream = await host.new_stream(ID.from_string(peer_id), [TProtocol(PROTOCOL_ID)])
         except Exception as error:
@@ -377,6 +386,9 @@ class PeerNetwork(Network, SessionOwner):
             limits=self._limits,
             instance=self._instance,
             addresses=self.addresses[:16],
+            peers=self._finder.finding.share,
+            rendezvous=self._finder.finding.rendezvous,
+            time=self._clock.now() if self._clock is not None else None,
         )
 
     def load(self) -> int:
@@ -395,6 +407,9 @@ class PeerNetwork(Network, SessionOwner):
             rival.leave(ErrorCode.CONFLICT, "another session of this pair replaces this one")
             self._drop(rival)
         self._book.hear(session.peer_id, session.hello.addresses)
+        self._book.entry(session.peer_id).source = self._finder.source(session)
+        if self._clock is not None and session.hello.time is not None:
+            session.clock_offset_ms = session.hello.time - self._clock.now()
         self._sessions[session.peer_id] = session
         log.info("peer connected", peer_id=session.peer_id, opened_by=session.initiator.value)
         for handler in self._handlers:
@@ -438,6 +453,7 @@ class PeerNetwork(Network, SessionOwner):
         self._tell_change()
 
     def _tell_change(self) -> None:
+        self._finder.wake()
         changed, self._changed = self._changed, trio.Event()
         changed.set()
         for listener in self._listeners:

@@ -96,6 +96,10 @@ class Carrier(Protocol):
     def is_closed(self) -> bool:
         """Whether the connection is gone."""
 
+    @property
+    def remote_host(self) -> str:
+        """The IP address of the peer; empty when there is none."""
+
     async def close(self) -> None:
         """End the connection, with a goodbye."""
 
@@ -172,6 +176,7 @@ class Session(Channel):
         carrier: the connection under it.
         hello: what the peer said about itself; None for a simple client, and before it did.
         latency_ms: the round trip of the last heartbeat; None before the first.
+        clock_offset_ms: how far the peer's clock is ahead, as the owner reckons; None when it cannot.
         over: set when the session has ended.
         reason: why, in words.
         end_code: why, for programs.
@@ -195,6 +200,7 @@ class Session(Channel):
         self.in_flight = DEFAULT_LIMITS.in_flight
         self.local_in_flight = limits.in_flight
         self.latency_ms: float | None = None
+        self.clock_offset_ms: int | None = None
         self.over = trio.Event()
         self.reason = ""
         self.end_code: ErrorCode | None = None
@@ -230,6 +236,11 @@ class Session(Channel):
     def closed(self) -> bool:
         """Whether the session is over, or about to be."""
         return self.end_code is not None
+
+    @property
+    def remote_host(self) -> str:
+        """The IP address that the peer comes from; empty when there is none."""
+        return self.carrier.remote_host
 
     # --- sending -----------------------------------------------------------------------------------------------------
 

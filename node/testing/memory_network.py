@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from node.interfaces import Channel, ChannelHandler, Network, PeerInfo
+from node.interfaces import Channel, ChannelHandler, Network, PeerInfo, PeerSource
 from node.testing.memory_channel import MemoryChannel
 from node.testing.memory_hub import MemoryHub
 from protocol import (
@@ -100,7 +100,7 @@ class MemoryNetwork(Network):
         if channel is not None:
             channel.leave(ErrorCode.DRAINING, "the operator ended the session")
 
-    def keep(self, address: str) -> PeerId:
+    def keep(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:  # noqa: ARG002 - nobody asks for it
         """Keep a session with a peer up from now on; see `Network.keep`."""
         peer_id = self._note(address)
         self._kept.add(peer_id)

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 
+from node.clock import SystemClock
 from node.interfaces import Network
+from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
@@ -19,10 +21,12 @@ from tests.integration.hosts import LOOPBACK
 SHORT_PULSE = Pulse(heartbeat_s=0.2, silence_s=1.0)
 
 
-def make_network(*listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None) -> PeerNetwork:
+def make_network(
+    *listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None, finding: Finding | None = None
+) -> PeerNetwork:
     """A network on loopback that does not run yet, with an identity of its own unless given."""
     config = HostConfig(key_pair=key_pair or create_new_key_pair(), listen=listen or (LOOPBACK,))
-    return PeerNetwork(config, pulse=pulse)
+    return PeerNetwork(config, pulse=pulse, finding=finding, clock=SystemClock())
 
 
 @asynccontextmanager
@@ -32,9 +36,11 @@ async def network_pair() -> AsyncIterator[tuple[Network, Network]]:
 
 
 @asynccontextmanager
-async def side(*listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None) -> AsyncIterator[Side]:
+async def side(
+    *listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None, finding: Finding | None = None
+) -> AsyncIterator[Side]:
     """A network that runs, and what it tells."""
-    made = Side(make_network(*listen, key_pair=key_pair, pulse=pulse))
+    made = Side(make_network(*listen, key_pair=key_pair, pulse=pulse, finding=finding))
     async with made.running():
         yield made
 

@@ -98,7 +98,7 @@ class Gateway:
         """
         if to is None:
             return None
-        known = {self.node.info().peer_id, *(peer.peer_id for peer in self.node.peers())}
+        known = {self.node.info().peer_id, *(peer.peer_id for peer in self.node.peers() if not peer.hearsay)}
         return PeerId(to) if to in known else await self.node.connect(to)
 
     def submit(self, submission: Submission, target: PeerId | None, traceparent: str | None) -> TaskRecord:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from node.gateways.http.node_control import Health, NodeInfo
-from node.interfaces import Change, PeerInfo
+from node.interfaces import Change, PeerInfo, PeerSource
 from protocol import (
     ErrorCode,
     Failure,
@@ -254,6 +254,15 @@ class PeerView(_Response):
     """Why the last dial or session failed; empty when none did."""
     agent: str
     """Its program and version."""
+    source: PeerSource
+    """How the node came to know it: the operator named it as a peer (`static`), to find others through (`bootstrap`,
+    `rendezvous`) or later (`asked`), it dialled in (`inbound`), or it was told of (`peer`, `rendezvous`, `mdns`)."""
+    via: tuple[PeerId, ...]
+    """The peers that tell of it."""
+    hearsay: bool
+    """Whether all of this is what others say: neither the peer itself nor the operator has said anything."""
+    clock_offset_ms: int | None
+    """How far its clock was ahead of the node's when the session began."""
 
     @classmethod
     def of(cls, info: PeerInfo) -> Self:

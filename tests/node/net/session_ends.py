@@ -111,7 +111,10 @@ class PipeCarrier:
     Attributes:
         endings: how it was ended, in order: "close" or "abort".
         ended: set when it is gone.
+        remote_host: where the peer comes from.
     """
+
+    remote_host = "192.0.2.7"
 
     def __init__(self, *pipes: Pipe) -> None:
         self._pipes = pipes

@@ -1,0 +1,179 @@
+"""Peers that nobody named: those of peers, and those that registered at a rendezvous point."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from itertools import pairwise
+
+import pytest
+import trio
+
+from node.interfaces import PeerInfo, PeerSource
+from node.net.errors import PeerUnreachable
+from node.net.finder import Finding
+from node.net.introductions import Pace
+from node.net.network import PeerNetwork
+from node.testing.network_sides import Side, connect
+from protocol import Hello, PeerAdvert, PeerHint, PeerId, Peers, Register, Registered
+from tests.integration.bad_peers import RawStream, bad_peer
+from tests.integration.networks import side
+
+# So short that a test need not wait.
+AT_ONCE = Pace(gather_s=0.01, refresh_s=60.0, ttl_s=120.0)
+SHARING = Finding(pace=AT_ONCE)
+LIMIT_S = 20.0
+POLL_S = 0.01  # hints do not wake anybody: nothing is to be done about them
+
+
+async def told_of(some_side: Side, peer_id: PeerId) -> PeerInfo:
+    """What a node knows about a peer, once it has been told of it."""
+    with trio.fail_after(LIMIT_S):
+        while True:
+            for peer in some_side.network.peers():
+                if peer.peer_id == peer_id and (peer.via or peer.connected):
+                    return peer
+            await trio.sleep(POLL_S)
+
+
+async def sides(stack: AsyncExitStack, *findings: Finding) -> list[Side]:
+    """Networks that run."""
+    return [await stack.enter_async_context(side(finding=finding)) for finding in findings]
+
+
+async def greet(stream: RawStream, **fields: object) -> None:
+    """Say Hello over a raw stream, and hear the answer."""
+    await stream.say(Hello(peers=True, **fields))  # type: ignore[arg-type]
+    assert isinstance(await stream.hear(), Hello)
+
+
+async def test_peers_of_a_peer_become_known_and_can_be_dialled_by_id() -> None:
+    """One hub knows both; each learns where the other is and what it offers, and an id is enough to reach it."""
+    async with AsyncExitStack() as stack:
+        hub, one, other = await sides(stack, SHARING, SHARING, SHARING)
+        other.advert = PeerAdvert(kinds=("summarise",), personas=("editor",), slots=3, load=1)
+        await connect(one, hub)
+        await connect(other, hub)
+        found = await told_of(one, other.peer_id)
+        assert found == PeerInfo(
+            other.peer_id,
+            connected=False,
+            addresses=other.network.addresses,
+            advert=other.advert,
+            source=PeerSource.PEER,
+            via=(hub.peer_id,),
+            hearsay=True,
+        )
+        await one.network.connect(other.peer_id)
+        met = await told_of(one, other.peer_id)
+        assert (met.connected, met.hearsay, met.source) == (True, False, PeerSource.PEER)
+        assert met.clock_offset_ms is not None
+        assert abs(met.clock_offset_ms) < LIMIT_S * 1000
+
+
+async def test_what_a_peer_offers_anew_is_passed_on() -> None:
+    """A change is told without being asked; how busy somebody is, is no change."""
+    async with AsyncExitStack() as stack:
+        hub, one, other = await sides(stack, SHARING, SHARING, SHARING)
+        await connect(one, hub)
+        await connect(other, hub)
+        await told_of(one, other.peer_id)
+        other.advert = PeerAdvert(kinds=("new",), slots=1)
+        other.network.announce()
+        with trio.fail_after(LIMIT_S):
+            while (await told_of(one, other.peer_id)).advert != PeerAdvert(kinds=("new",), slots=1, load=3):
+                await trio.sleep(POLL_S)
+
+
+async def test_hints_go_one_hop_and_no_further() -> None:
+    """At the end of a chain of four nobody knows who is at its beginning."""
+    async with AsyncExitStack() as stack:
+        chain = await sides(stack, *[SHARING] * 4)
+        for near, far in pairwise(chain):
+            await connect(near, far)
+        await told_of(chain[0], chain[2].peer_id)
+        await told_of(chain[1], chain[3].peer_id)
+        assert chain[3].peer_id not in {peer.peer_id for peer in chain[0].network.peers()}
+
+
+async def test_whoever_does_not_want_to_hear_of_peers_is_not_told_and_tells_nobody() -> None:
+    """A peer that said so in its Hello gets no frame that it may not know."""
+    async with AsyncExitStack() as stack:
+        hub, one, quiet = await sides(stack, SHARING, SHARING, Finding(share=False, pace=AT_ONCE))
+        await connect(quiet, hub)
+        await connect(one, hub)
+        await told_of(one, quiet.peer_id)
+        assert [peer.peer_id for peer in quiet.network.peers()] == [hub.peer_id]
+
+
+async def test_a_lie_about_where_a_peer_is_costs_one_dial_that_is_asked_for() -> None:
+    """The address is another node's: nothing is sent to it, and nobody dials it again."""
+    async with AsyncExitStack() as stack:
+        victim, one = await sides(stack, SHARING, SHARING)
+        absent = PeerId("12D3KooWFvJFUuS4JQ2meSbpCa7PE3cyRh51EfUoQh5JEXi6UH8H")
+        lie = victim.address.replace(victim.peer_id, absent)
+        liar = await stack.enter_async_context(bad_peer(one.address))
+        stream = await liar.open()
+        await greet(stream)
+        await stream.say(Peers((PeerHint(peer_id=absent, addresses=(lie, victim.address), ttl_ms=60_000),)))
+        found = await told_of(one, absent)
+        assert found.addresses == (lie,)
+        with pytest.raises(Exception, match=f"{victim.peer_id} answers there"):
+            await one.network.connect(absent)
+        assert isinstance(one.network, PeerNetwork)
+        assert not one.network.keeps(absent)
+        assert not victim.network.channels()
+
+
+async def test_registered_peers_find_each_other_through_a_rendezvous_point() -> None:
+    """Also one whose session is over, and at a point that passes nothing on by itself."""
+    async with AsyncExitStack() as stack:
+        (point,) = await sides(stack, Finding(share=False, rendezvous=True))
+        registering = Finding(share=False, points=frozenset({point.peer_id}))
+        first, second = await sides(stack, registering, registering)
+        await connect(first, point)
+        await first.network.disconnect(point.peer_id)
+        await connect(second, point)
+        found = await told_of(second, first.peer_id)
+        assert (found.source, found.via) == (PeerSource.RENDEZVOUS, (point.peer_id,))
+        assert await second.network.connect(first.peer_id) == first.peer_id
+
+
+async def test_a_node_that_offers_no_rendezvous_says_so() -> None:
+    """Registering there is refused in words; asking gives nobody."""
+    async with AsyncExitStack() as stack:
+        (plain,) = await sides(stack, SHARING)
+        peer = await stack.enter_async_context(bad_peer(plain.address))
+        stream = await peer.open()
+        await stream.say(Register(60_000))
+        answer = await stream.hear()
+        assert isinstance(answer, Registered)
+        assert answer.ttl_ms == 0
+        assert "--rendezvous" in answer.message
+        mistaken = Finding(points=frozenset({plain.peer_id}))
+        (one,) = await sides(stack, mistaken)
+        await connect(one, plain)
+
+
+async def test_a_simple_client_cannot_register() -> None:
+    """Without a Hello nobody knows where it is."""
+    async with side(finding=Finding(rendezvous=True)) as point, bad_peer(point.address) as peer:
+        stream = await peer.open()
+        await stream.say(Register(60_000))
+        answer = await stream.hear()
+        assert isinstance(answer, Registered)
+        assert "say Hello first" in answer.message
+
+
+async def test_an_id_that_was_told_and_has_no_one_behind_it_is_unreachable_in_words() -> None:
+    """Nobody listens there: the error names the address, and the peer is not kept."""
+    gone = PeerId("12D3KooWFvJFUuS4JQ2meSbpCa7PE3cyRh51EfUoQh5JEXi6UH8H")
+    async with side(finding=SHARING) as one, bad_peer(one.address) as liar:
+        stream = await liar.open()
+        await greet(stream)
+        await stream.say(
+            Peers((PeerHint(peer_id=gone, addresses=(f"/ip4/127.0.0.1/tcp/9/p2p/{gone}",), ttl_ms=60_000),))
+        )
+        await told_of(one, gone)
+        with pytest.raises(PeerUnreachable, match="connection refused"):
+            await one.network.connect(gone)
+        assert "refused" in (await told_of(one, gone)).last_error

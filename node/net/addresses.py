@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import ip_address
 
 import psutil
@@ -19,6 +20,10 @@ _WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}  # noqa: S104 - 
 _EXAMPLES = (
     "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/<peer id> or /dns4/node.example/tcp/4002/ws/p2p/<peer id>"
 )
+
+
+# Many peers tell of the same addresses, and reading one takes as long as all else that is done about it: 1 MB.
+KEPT_ENDPOINTS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Endpoint:
         return f"/{self.kind}/{self.host}/tcp/{self.port}{'/ws' if self.websocket else ''}{suffix}"
 
 
+@lru_cache(maxsize=KEPT_ENDPOINTS)
 def parse_endpoint(text: str) -> Endpoint:
     """Read an address.
 
@@ -127,12 +133,13 @@ def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:
     # On a shared port libp2p tells TCP from WebSocket by the first packet, and fails when that is a short one.
     taken: dict[tuple[str, int], Endpoint] = {}
     for endpoint in endpoints:
-        other = taken.setdefault((endpoint.host, endpoint.port), endpoint) if endpoint.port else endpoint
-        if other is not endpoint:
+        place = (endpoint.host, endpoint.port)
+        if endpoint.port and place in taken:
             raise InvalidAddress(
-                f"{endpoint} and {other} want the same port",
+                f"{endpoint} and {taken[place]} want the same port",
                 remedy="Give WebSocket a port of its own, for example the next one, or port 0 for a free one",
             )
+        taken[place] = endpoint
 
 
 class Reach(IntEnum):

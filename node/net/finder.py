@@ -40,8 +40,6 @@ RENDEZVOUS_EVERY_S: Final = 300.0
 REGISTRATION_S: Final = 900.0
 # What is found on a local network is found again long before.
 FOUND_S: Final = 900.0
-# How often what has expired is dropped, and what is due is looked for, when nothing happens.
-LOOK_EVERY_S: Final = 60.0
 
 
 class Finding(NamedTuple):
@@ -140,7 +138,7 @@ class PeerFinder(ChannelHandler):
     async def run(self) -> None:
         """Tell what is new, register again, and forget what is too old, until cancelled."""
         while True:
-            with trio.move_on_after(min(LOOK_EVERY_S, self.finding.pace.refresh_s)):
+            with trio.move_on_after(self.finding.pace.again_s):
                 await self._news.wait()
             await trio.sleep(self.finding.pace.gather_s)
             self._news = trio.Event()

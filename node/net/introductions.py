@@ -15,12 +15,14 @@ class Pace(NamedTuple):
     """How often peers are told of each other, in seconds.
 
     Attributes:
-        gather_s: how long changes are gathered before they are told; a session gets one frame in that time.
+        gather_s: how long changes are gathered before anybody is told.
+        again_s: when a peer that has been told of some is told of more; while many come at once, that is what counts.
         refresh_s: when what has not changed is told again.
         ttl_s: how long it is good for.
     """
 
     gather_s: float = 2.0
+    again_s: float = 15.0
     refresh_s: float = 600.0
     ttl_s: float = 1_500.0
 
@@ -50,6 +52,7 @@ class Introductions:
         self._versions: dict[PeerId, int] = {}
         self._count = 0
         self._told: dict[PeerId, dict[PeerId, _Word]] = {}
+        self._next_at: dict[PeerId, float] = {}
 
     def update(self, peers: Mapping[PeerId, PeerHint]) -> None:
         """Take in who is connected now. How busy they are is told with other news, but is none itself."""
@@ -63,13 +66,15 @@ class Introductions:
         self._peers = dict(peers)
 
     def due(self, receiver: PeerId, already: Container[PeerId], now: float) -> list[PeerHint]:
-        """Return what to tell a peer now, one frame at the most, and take it as told.
+        """Return what to tell a peer now, and take it as told; what does not fit a frame is due at once.
 
         Args:
             receiver: the peer.
             already: whom it has told of itself: it knows them as well as this node does.
             now: in seconds.
         """
+        if now < self._next_at.get(receiver, now):
+            return []
         told = self._told.setdefault(receiver, {})
         for gone in told.keys() - self._peers.keys():
             del told[gone]
@@ -77,6 +82,8 @@ class Introductions:
         wanted = [peer_id for peer_id in wanted if peer_id != receiver and peer_id not in already]
         room = MAX_INTRODUCED - len(told)
         chosen = [peer_id for index, peer_id in enumerate(wanted) if peer_id in told or index < room][:MAX_PEERS_TOLD]
+        if chosen:
+            self._next_at[receiver] = now + (0 if len(chosen) == MAX_PEERS_TOLD else self._pace.again_s)
         for peer_id in chosen:
             told[peer_id] = _Word(self._versions[peer_id], now)
         return [self._peers[peer_id] for peer_id in chosen]
@@ -84,6 +91,7 @@ class Introductions:
     def forget(self, receiver: PeerId) -> None:
         """Drop what was told to a peer whose session is over: the next one begins anew."""
         self._told.pop(receiver, None)
+        self._next_at.pop(receiver, None)
 
     def _is_due(self, word: _Word | None, peer_id: PeerId, now: float) -> bool:
         return word is None or word.version != self._versions[peer_id] or now - word.at >= self._pace.refresh_s

@@ -19,7 +19,7 @@ from tests.integration.bad_peers import RawStream, bad_peer
 from tests.integration.networks import side
 
 # So short that a test need not wait.
-AT_ONCE = Pace(gather_s=0.01, refresh_s=60.0, ttl_s=120.0)
+AT_ONCE = Pace(gather_s=0.01, again_s=0.01, refresh_s=60.0, ttl_s=120.0)
 SHARING = Finding(pace=AT_ONCE)
 LIMIT_S = 20.0
 POLL_S = 0.01  # hints do not wake anybody: nothing is to be done about them

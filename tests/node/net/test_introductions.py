@@ -7,7 +7,7 @@ from dataclasses import replace
 from node.net.introductions import MAX_INTRODUCED, Introductions, Pace
 from protocol import MAX_PEERS_TOLD, PeerAdvert, PeerHint, PeerId
 
-PACE = Pace(gather_s=1.0, refresh_s=100.0, ttl_s=250.0)
+PACE = Pace(gather_s=1.0, again_s=0.5, refresh_s=100.0, ttl_s=250.0)
 ALICE, BOB, CAROL = PeerId("alice"), PeerId("bob"), PeerId("carol")
 NOBODY: frozenset[PeerId] = frozenset()
 
@@ -44,7 +44,7 @@ def test_a_change_is_told_and_load_is_none() -> None:
     )
     assert [hint.advert.load for hint in introductions.due(ALICE, NOBODY, 1.0)] == [8]
     introductions.update(hints(BOB, CAROL, addresses=("/ip4/9.9.9.9/tcp/1",)))
-    assert told(introductions, ALICE, 1.0) == [BOB, CAROL]
+    assert told(introductions, ALICE, 2.0) == [BOB, CAROL]
 
 
 def test_what_has_not_changed_is_told_again_before_it_is_too_old() -> None:
@@ -55,6 +55,16 @@ def test_what_has_not_changed_is_told_again_before_it_is_too_old() -> None:
     assert told(introductions, ALICE, PACE.refresh_s - 1) == []
     assert told(introductions, ALICE, PACE.refresh_s) == [BOB]
     assert PACE.ttl_s > 2 * PACE.refresh_s
+
+
+def test_a_peer_is_told_of_newcomers_together() -> None:
+    """While many connect, each of the others gets a frame now and then, not one for each of them."""
+    introductions = Introductions(PACE._replace(again_s=10.0))
+    introductions.update(hints(BOB))
+    assert told(introductions, ALICE, 0.0) == [BOB]
+    introductions.update(hints(BOB, CAROL))
+    assert told(introductions, ALICE, 9.9) == []
+    assert told(introductions, ALICE, 10.0) == [CAROL]
 
 
 def test_a_peer_is_not_told_of_whom_it_tells() -> None:

@@ -149,12 +149,10 @@ class Node(NodeControl):
         ):
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
-            for address in self.config.peers:
+            for address in (*self.config.peers, *self.config.rendezvous_at):
                 self._network.keep(address, PeerSource.STATIC)
             for address in self.config.bootstrap:
                 self._network.keep(address, PeerSource.BOOTSTRAP)
-            for address in self.config.rendezvous_at:
-                self._network.keep(address, PeerSource.RENDEZVOUS)
             log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
             self._has_started.set()
             yield

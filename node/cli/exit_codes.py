@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final = {
     ExitCode.OK: "All went well.",
-    ExitCode.FAILED: "A task ended without a result: it failed, or somebody cancelled it.",
+    ExitCode.FAILED: "A task ended without a result: it failed, or somebody cancelled it. Or a check found a problem.",
     ExitCode.USAGE: "An argument, a field of the task or a setting is wrong; nothing was sent.",
     ExitCode.UNREACHABLE: "No node answers at the data folder, or the peer could not be reached or was lost.",
     ExitCode.REFUSED: "The node or the peer refused: forbidden, no executor for the kind, busy or stopping.",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_address
 
 from node.interfaces import PeerSource
-from node.net.addresses import Endpoint, parse_endpoint
+from node.net.addresses import KEPT_ENDPOINTS, Endpoint, parse_endpoint
 from node.net.errors import InvalidAddress
 from protocol import PeerId
 
@@ -110,7 +111,8 @@ def peers_at(addresses: Iterable[str]) -> frozenset[PeerId]:
     return frozenset(PeerId(parse_endpoint(address).peer_id) for address in addresses)
 
 
-def addresses_of(peer_id: PeerId, addresses: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=KEPT_ENDPOINTS)
+def addresses_of(peer_id: PeerId, addresses: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of some addresses that can be a peer's, with ``/p2p/ID``.
 
     What is malformed, cannot be dialled or is another peer's is left out.

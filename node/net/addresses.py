@@ -3,9 +3,7 @@
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from functools import lru_cache
-from ipaddress import ip_address
 
 import psutil
 from multiaddr import Multiaddr
@@ -140,25 +138,3 @@ def _refuse_shared_ports(endpoints: Iterable[Endpoint]) -> None:
                 remedy="Give WebSocket a port of its own, for example the next one, or port 0 for a free one",
             )
         taken[place] = endpoint
-
-
-class Reach(IntEnum):
-    """From how far an address can be reached."""
-
-    LOCAL = 1
-    PRIVATE = 2
-    PUBLIC = 3
-
-
-def reach_of(host: str) -> Reach | None:
-    """Return from how far an IP address can be reached; None when it is no machine's. A name may be anywhere."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return Reach.PUBLIC
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address.is_unspecified or address.is_multicast:
-        return None
-    if address.is_loopback or address.is_link_local:
-        return Reach.LOCAL
-    return Reach.PUBLIC if address.is_global else Reach.PRIVATE

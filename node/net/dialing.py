@@ -79,14 +79,14 @@ def _verdict(failures: Sequence[tuple[Endpoint, Exception]], peer_id: str) -> Pe
 
 def explain(error: BaseException) -> str:
     """Why an attempt failed, in words for the person who asked for it."""
-    causes = list(_causes(error))
-    if any(isinstance(cause, trio.TooSlowError) for cause in causes):
+    found = list(causes(error))
+    if any(isinstance(cause, trio.TooSlowError) for cause in found):
         return "no answer in time"
-    if any(isinstance(cause, OSError) and cause.errno == ECONNREFUSED for cause in causes):
+    if any(isinstance(cause, OSError) and cause.errno == ECONNREFUSED for cause in found):
         return "nothing listens there (connection refused)"
-    if any(isinstance(cause, IOException) for cause in causes):
+    if any(isinstance(cause, IOException) for cause in found):
         return "it closed the connection during the handshake: it is full, limits connections from here, or is no node"
-    system = [cause for cause in causes if isinstance(cause, OSError)]
+    system = [cause for cause in found if isinstance(cause, OSError)]
     if system:
         return system[-1].strerror or str(system[-1])
     if isinstance(error, SwarmException | PeertaskError):
@@ -95,14 +95,15 @@ def explain(error: BaseException) -> str:
 
 
 def _found_instead(error: BaseException) -> str:
-    mismatches = [cause for cause in _causes(error) if isinstance(cause, PeerIDMismatchesPubkey)]
+    mismatches = [cause for cause in causes(error) if isinstance(cause, PeerIDMismatchesPubkey)]
     return str(mismatches[0]).rpartition("=")[2] if mismatches else ""
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and everything that brought it about."""
     while error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):
             for part in error.exceptions:
-                yield from _causes(part)
+                yield from causes(part)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
+from node.coordination.reach import Reach, reach_of
 from node.interfaces import Channel, ChannelHandler, Discovery, PeerInfo, PeerSource
 from node.net.address_book import AddressBook
-from node.net.addresses import Reach, parse_endpoint, reach_of
+from node.net.addresses import parse_endpoint
 from node.net.admission import address_key
 from node.net.errors import InvalidAddress
 from node.net.introductions import Introductions, Pace
@@ -144,7 +145,7 @@ class PeerFinder(ChannelHandler):
             self._news = trio.Event()
             now = trio.current_time()
             self.known.drop_expired(now)
-            self._introduce_all(now)
+            await self._introduce_all(now)
             for peer_id in self.finding.points & self._sessions.keys():
                 if now - self._registered_at.get(peer_id, float("-inf")) >= RENDEZVOUS_EVERY_S:
                     self._register(self._sessions[peer_id])
@@ -217,17 +218,21 @@ class PeerFinder(ChannelHandler):
         _send(channel, Register(round(REGISTRATION_S * 1000)))
         _send(channel, Discover())
 
-    def _introduce_all(self, now: float) -> None:
+    async def _introduce_all(self, now: float) -> None:
         if not self.finding.share:
             return
         self._introductions.update({peer_id: hint for peer_id in self._sessions if (hint := self._hint(peer_id))})
-        for peer_id, session in list(self._sessions.items()):
-            if session.hello is not None and session.hello.peers:
-                hints = self._introductions.due(peer_id, self.known.told_by(peer_id), now)
-                if hints:
-                    _send(session, Peers(tuple(hints)))
-                if len(hints) == MAX_PEERS_TOLD:
-                    self.wake()
+        for session in list(self._sessions.values()):
+            if session.hello is not None and session.hello.peers and not session.closed:
+                self._introduce(session, now)
+                await trio.lowlevel.checkpoint()  # a frame of many takes a while to encode
+
+    def _introduce(self, session: Session, now: float) -> None:
+        hints = self._introductions.due(session.peer_id, self.known.told_by(session.peer_id), now)
+        if hints:
+            _send(session, Peers(tuple(hints)))
+        if len(hints) == MAX_PEERS_TOLD:
+            self.wake()
 
     def _hint(self, peer_id: PeerId) -> PeerHint | None:
         addresses = self._book.find(peer_id).heard

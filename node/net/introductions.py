@@ -23,8 +23,8 @@ class Pace(NamedTuple):
 
     gather_s: float = 2.0
     again_s: float = 15.0
-    refresh_s: float = 600.0
-    ttl_s: float = 1_500.0
+    refresh_s: float = 900.0
+    ttl_s: float = 2_100.0
 
 
 class _Word(NamedTuple):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, KeysView
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
+from node.coordination.reach import Reach, reach_of
 from node.interfaces import PeerSource
 from node.net.address_book import MAX_ADDRESSES_PER_PEER, addresses_of
-from node.net.addresses import Reach, parse_endpoint, reach_of
+from node.net.addresses import KEPT_ENDPOINTS, parse_endpoint
 from node.net.allowance import Allowances, Rate
 from protocol import PeerAdvert, PeerHint, PeerId
 
@@ -152,10 +154,13 @@ class KnownPeers:
         self._size -= 1
 
 
-def _within(addresses: Iterable[str], reach: Reach) -> tuple[str, ...]:
+@lru_cache(maxsize=KEPT_ENDPOINTS)
+def _within(addresses: tuple[str, ...], reach: Reach) -> tuple[str, ...]:
     return tuple(address for address in addresses if (reach_of(parse_endpoint(address).host) or 0) >= reach)
 
 
 def brief(advert: PeerAdvert) -> PeerAdvert:
     """Return as much of an advert as is told of others, and kept."""
+    if max(len(advert.kinds), len(advert.personas)) <= MAX_HINTED_NAMES:
+        return advert
     return replace(advert, kinds=advert.kinds[:MAX_HINTED_NAMES], personas=advert.personas[:MAX_HINTED_NAMES])

@@ -24,6 +24,10 @@ from node.cli.options import Invocation, node_options
         ("peertask node", ""),
         ("peertask node --listen /ip4/0.0.0.0/tcp/4001", "reachable from other machines"),
         ("peertask node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", ""),
+        (
+            "peertask node --rendezvous-at /dns4/meet.example/tcp/4001/p2p/12D3KooW…",
+            "find others that registered there",
+        ),
         ("peertask node --allow summarise=12D3KooW…", "let a peer use a closed kind"),
         ("peertask node --json", "for programs: the first line says where it answers"),
     ],
@@ -35,6 +39,18 @@ from node.cli.options import Invocation, node_options
     help="Where to listen; may be given several times. [default: /ip4/127.0.0.1/tcp/0: this machine only, a free port]",
 )
 @click.option("--peer", "peers", multiple=True, metavar="ADDRESS", help="A peer to stay connected to, with /p2p/ID.")
+@click.option(
+    "--share-peers/--no-share-peers",
+    default=None,
+    help="Tell peers of each other, and take note of those that they tell of. [default: share]",
+)
+@click.option("--rendezvous", is_flag=True, default=None, help="Let peers register here, so that others find them.")
+@click.option(
+    "--rendezvous-at",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Register at this node, which has --rendezvous, and ask it who else has.",
+)
 @click.option(
     "--allow",
     multiple=True,

@@ -48,7 +48,7 @@ def _tell(peers: tuple[PeerView, ...], *, as_json: bool) -> None:
     if as_json:
         echo_models(peers)
         return
-    columns = ("PEER", "STATE", "LATENCY", "KINDS", "LOAD", "ADDRESS", "LAST ERROR")
+    columns = ("PEER", "STATE", "LATENCY", "KINDS", "LOAD", "ADDRESS", "KNOWN FROM", "LAST ERROR")
     echo_table(columns, map(_row, peers), empty="No peers are known; connect to one with --connect.")
 
 
@@ -56,10 +56,19 @@ def _row(peer: PeerView) -> tuple[str, ...]:
     advert = peer.advert
     return (
         peer.peer_id,
-        "connected" if peer.connected else "away",
+        "connected" if peer.connected else "told of" if peer.hearsay else "away",
         f"{peer.latency_ms:.1f} ms" if peer.latency_ms is not None else "–",
         ", ".join(advert.kinds) if advert else "–",
         f"{advert.load}/{advert.slots}" if advert else "–",
         peer.addresses[0].partition("/p2p/")[0] if peer.addresses else "–",
+        _origin(peer),
         peer.last_error,
     )
+
+
+def _origin(peer: PeerView) -> str:
+    from node.cli.terminal import short_peer
+
+    if peer.source not in {"peer", "rendezvous"}:
+        return peer.source.value
+    return f"{peer.source} {', '.join(map(short_peer, peer.via))}".rstrip()

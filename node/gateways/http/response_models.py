@@ -255,8 +255,8 @@ class PeerView(_Response):
     agent: str
     """Its program and version."""
     source: PeerSource
-    """How the node came to know it: the operator named it as a peer (`static`), to find others through (`bootstrap`,
-    `rendezvous`) or later (`asked`), it dialled in (`inbound`), or it was told of (`peer`, `rendezvous`, `mdns`)."""
+    """How the node came to know it: the settings name it (`static`, `bootstrap`), somebody asked for it (`asked`), it
+    dialled in (`inbound`), or it was told of: by a `peer`, at a `rendezvous` point, or on the LAN (`mdns`)."""
     via: tuple[PeerId, ...]
     """The peers that tell of it."""
     hearsay: bool

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from libp2p.crypto.ed25519 import create_new_key_pair
 
+from node.coordination.reach import Reach, reach_of
 from node.interfaces import PeerSource
-from node.net.addresses import Reach, reach_of
 from node.net.allowance import Allowances, Rate
 from node.net.identity import peer_id_of
 from node.net.known_peers import HINT_RATE, MAX_HINTED_NAMES, MAX_HINTS, MAX_HINTS_PER_SOURCE, KnownPeers, Origin

@@ -27,7 +27,7 @@ from node.feed import Feed
 from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Executor, Lagged, PeerInfo, PeerSource, Store, TaskFilter
+from node.interfaces import Change, Discovery, Executor, Lagged, PeerInfo, PeerSource, Store, TaskFilter
 from node.manager import TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.address_book import peers_at
@@ -153,6 +153,8 @@ class Node(NodeControl):
                 self._network.keep(address, PeerSource.STATIC)
             for address in self.config.bootstrap:
                 self._network.keep(address, PeerSource.BOOTSTRAP)
+            if self.config.mdns:
+                self._network.listen(self._mdns())
             log.info("node is running", peer_id=self.peer_id, addresses=self.addresses)
             self._has_started.set()
             yield
@@ -247,6 +249,11 @@ class Node(NodeControl):
     def addresses(self) -> tuple[str, ...]:
         """Where other nodes can dial this one, with ``/p2p/ID``."""
         return self._network.addresses
+
+    def _mdns(self) -> Discovery:
+        from node.net.mdns import MdnsDiscovery  # noqa: PLC0415 - few nodes need the library
+
+        return MdnsDiscovery(self.peer_id, self.addresses, self.config.mdns_interfaces)
 
     async def connect(self, address: str) -> PeerId:
         """Open a session with the peer at an address, keep it up from then on, and return who the peer is.

@@ -147,6 +147,10 @@ class _Settings(BaseModel):
     rendezvous_at: tuple[PeerAddress, ...] = ()
     """Nodes that offer rendezvous, as multiaddresses with `/p2p/ID`: this node stays connected to them, registers, and
     asks who else has."""
+    mdns: bool = False
+    """Whether the node announces itself on the local network, and takes note of the nodes that are announced there."""
+    mdns_interfaces: tuple[str, ...] = ()
+    """The interfaces to do so on, by their IP addresses; all when there is none."""
     allow: PeersByKind = Field(default_factory=dict)
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""

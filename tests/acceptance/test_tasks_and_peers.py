@@ -162,6 +162,47 @@ def test_peers_are_connected_listed_and_disconnected(
     assert [peer["connected"] for peer in back.json() if peer["peer_id"] == worker.peer_id] == [True]
 
 
+def test_peers_of_a_peer_are_listed_and_can_be_asked_by_id(
+    shared_stage: Stage, local: NodeProcess, worker: NodeProcess
+) -> None:
+    """The worker tells of whom it knows; an id is enough to have a task done there."""
+    third = shared_stage.start_node("third", "--peer", worker.address)
+
+    def told_of() -> list[str]:
+        return next((line for line in peers(shared_stage) if line[0] == third.peer_id), [])
+
+    wait_until(lambda: bool(told_of()), "word of a third node")
+    assert (told_of()[1], told_of()[6]) == ("told of", f"peer …{worker.peer_id[-8:]}")
+    sent = shared_stage.run("send", "--data", "local", "--to", third.peer_id, "--kind", "echo", "hello")
+    assert (sent.code, sent.out) == (0, "hello\n")
+    assert (told_of()[1], told_of()[6]) == ("connected", f"peer …{worker.peer_id[-8:]}")
+
+
+def test_the_doctor_dials_all_peers_of_a_running_node_and_those_that_are_named(
+    shared_stage: Stage, local: NodeProcess, worker: NodeProcess
+) -> None:
+    """What it finds is in words, and a problem is in the exit code."""
+    well = shared_stage.run("doctor", "--data", "local", worker.peer_id)
+    assert (well.code, well.err) == (0, "")
+    assert "for this machine only" in well.out
+    assert f"ok  {worker.address}\n    reached in " in well.out
+    assert worker.address in shared_stage.run("doctor", "--data", "local", "--json").out
+    wrong = worker.address.replace(worker.peer_id, local.peer_id)
+    ill = shared_stage.run("doctor", "--data", "local", "--json", wrong)
+    assert ill.code == 1
+    assert [finding["symptom"] for finding in ill.json() if finding["symptom"]] == ["wrong peer"]
+
+
+def test_the_doctor_needs_no_running_node(shared_stage: Stage, worker: NodeProcess) -> None:
+    """It asks as the node of the data folder, so it knows what that one may use."""
+    asked = ("doctor", "--data", "elsewhere", "--kind", "summarise", worker.address)
+    refused = shared_stage.run(*asked)
+    assert refused.code == 1
+    assert f"--allow summarise={shared_stage.run('id', '--data', 'elsewhere').lines[0]}" in refused.out
+    alone = shared_stage.run("doctor", "--data", "elsewhere")
+    assert (alone.code, "no peer is known" in alone.out) == (1, True)
+
+
 def test_id_is_the_same_whether_or_not_the_node_runs(shared_stage: Stage, local: NodeProcess) -> None:
     """A new folder gets an identity; a running node also tells its addresses."""
     running = shared_stage.run("id", "--data", "local")

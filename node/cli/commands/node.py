@@ -44,6 +44,7 @@ from node.cli.options import Invocation, node_options
     default=None,
     help="Tell peers of each other, and take note of those that they tell of. [default: share]",
 )
+@click.option("--mdns", is_flag=True, default=None, help="Find nodes on the local network, and be found there.")
 @click.option("--rendezvous", is_flag=True, default=None, help="Let peers register here, so that others find them.")
 @click.option(
     "--rendezvous-at",

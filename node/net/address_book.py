@@ -75,12 +75,7 @@ class AddressBook:
             InvalidAddress: it is malformed, or does not name a peer.
         """
         endpoint = parse_endpoint(address)
-        if not endpoint.peer_id:
-            raise InvalidAddress(
-                f"{address!r} does not say which peer is expected there",
-                remedy="Add /p2p/ and the peer id, which `peertask id` prints on that machine",
-            )
-        peer_id = PeerId(endpoint.peer_id)
+        peer_id = _named_peer(endpoint)
         entry = self.entry(peer_id)
         entry.told = tuple(dict.fromkeys((str(endpoint), *entry.told)))[:MAX_ADDRESSES_PER_PEER]
         entry.source = entry.source or source
@@ -106,9 +101,18 @@ def peers_at(addresses: Iterable[str]) -> frozenset[PeerId]:
     """Return who is named by addresses with ``/p2p/ID``.
 
     Raises:
-        InvalidAddress: one is malformed.
+        InvalidAddress: one is malformed, or names nobody.
     """
-    return frozenset(PeerId(parse_endpoint(address).peer_id) for address in addresses)
+    return frozenset(_named_peer(parse_endpoint(address)) for address in addresses)
+
+
+def _named_peer(endpoint: Endpoint) -> PeerId:
+    if not endpoint.peer_id:
+        raise InvalidAddress(
+            f"'{endpoint}' does not say which peer is expected there",
+            remedy="Add /p2p/ and the peer id, which `peertask id` prints on that machine",
+        )
+    return PeerId(endpoint.peer_id)
 
 
 @lru_cache(maxsize=KEPT_ENDPOINTS)

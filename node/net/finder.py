@@ -12,8 +12,7 @@ import trio
 
 from node.coordination.reach import Reach, reach_of
 from node.interfaces import Channel, ChannelHandler, Discovery, PeerInfo, PeerSource
-from node.net.address_book import AddressBook
-from node.net.addresses import parse_endpoint
+from node.net.address_book import AddressBook, peers_at
 from node.net.admission import address_key
 from node.net.errors import InvalidAddress
 from node.net.introductions import Introductions, Pace
@@ -154,9 +153,9 @@ class PeerFinder(ChannelHandler):
         """Take what somebody else finds, until cancelled."""
         async for address in discovery.addresses():
             try:
-                peer_id = PeerId(parse_endpoint(address).peer_id)
+                (peer_id,) = peers_at((address,))
             except InvalidAddress as error:
-                log.debug("found something that is no address", address=address, reason=str(error))
+                log.debug("found something that is no peer's address", address=address, reason=str(error))
                 continue
             hint = PeerHint(peer_id=peer_id, addresses=(address,), ttl_ms=round(FOUND_S * 1000))
             self.known.hear(Origin(PeerSource.MDNS), (hint,), trio.current_time(), Reach.PRIVATE)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
 import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
 
-from node.interfaces import PeerInfo, PeerSource
+from node.interfaces import Discovery, PeerInfo, PeerSource
 from node.net.errors import PeerUnreachable
 from node.net.finder import Finding
+from node.net.identity import peer_id_of
 from node.net.introductions import Pace
+from node.net.known_peers import MAX_HINTS_PER_SOURCE
 from node.net.network import PeerNetwork
 from node.testing.network_sides import Side, connect
-from protocol import Hello, PeerAdvert, PeerHint, PeerId, Peers, Register, Registered
+from protocol import MAX_PEERS_TOLD, Heartbeat, Hello, PeerAdvert, PeerHint, PeerId, Peers, Register, Registered
 from tests.integration.bad_peers import RawStream, bad_peer
 from tests.integration.networks import side
 
@@ -177,3 +181,55 @@ async def test_an_id_that_was_told_and_has_no_one_behind_it_is_unreachable_in_wo
         with pytest.raises(PeerUnreachable, match="connection refused"):
             await one.network.connect(gone)
         assert "refused" in (await told_of(one, gone)).last_error
+
+
+async def test_a_flood_of_hints_is_bounded_and_the_node_goes_on() -> None:
+    """Many frames of as many hints as fit, each about another peer: some are kept, and a question is still answered."""
+    async with side(finding=SHARING) as one, bad_peer(one.address) as liar:
+        stream = await liar.open()
+        await greet(stream)
+        everyone = [peer_id_of(create_new_key_pair(number.to_bytes(32, "big"))) for number in range(700)]
+        hints = [
+            PeerHint(peer_id=who, addresses=(f"/ip4/10.0.0.1/tcp/1/p2p/{who}",), ttl_ms=60_000) for who in everyone
+        ]
+        for start in range(0, len(hints), MAX_PEERS_TOLD):
+            await stream.say(Peers(tuple(hints[start : start + MAX_PEERS_TOLD])))
+        await stream.say(Heartbeat(ping=7))
+        while await stream.hear() != Heartbeat(pong=7, load=3):
+            pass
+        told = [peer.peer_id for peer in one.network.peers() if peer.hearsay]
+        assert len(told) == MAX_HINTS_PER_SOURCE
+        assert everyone[0] not in told  # the first gave way
+        assert everyone[-1] not in told  # the last came too fast
+
+
+async def test_a_peer_is_not_told_of_what_others_only_say_of_themselves_wrongly() -> None:
+    """Whoever names another node's addresses as its own has none that could be passed on."""
+    async with AsyncExitStack() as stack:
+        hub, one, honest = await sides(stack, SHARING, SHARING, SHARING)
+        liar = await stack.enter_async_context(bad_peer(hub.address))
+        stream = await liar.open()
+        await greet(stream, addresses=(*honest.network.addresses, "/ip4/0.0.0.0/tcp/1", "nonsense"))
+        await connect(honest, hub)
+        await connect(one, hub)
+        await told_of(one, honest.peer_id)
+        assert {peer.peer_id for peer in one.network.peers()} == {hub.peer_id, honest.peer_id}
+
+
+async def test_a_discovery_that_finds_nonsense_harms_nobody() -> None:
+    """What it finds is checked as every other hint is."""
+    found = PeerId("12D3KooWFvJFUuS4JQ2meSbpCa7PE3cyRh51EfUoQh5JEXi6UH8H")
+
+    class Fortune(Discovery):
+        async def addresses(self) -> AsyncIterator[str]:
+            for address in ("nonsense", "/ip4/10.0.0.1/tcp/1", f"/ip4/10.0.0.1/tcp/1/p2p/{found}"):
+                yield address
+
+    async with side(finding=SHARING) as one:
+        assert isinstance(one.network, PeerNetwork)
+        one.network.listen(Fortune())
+        with trio.fail_after(LIMIT_S):
+            while not one.network.peers():
+                await trio.sleep(POLL_S)
+        (peer,) = one.network.peers()
+        assert (peer.peer_id, peer.source, peer.via) == (found, PeerSource.MDNS, ())

@@ -185,6 +185,7 @@ def test_a_wrong_type_in_any_field_is_refused_or_harmless(name: str) -> None:
 
 
 SUBMIT_TASK = SUBMIT["task"]
+HINT = msgpack.unpackb(encode_body(FULL_FRAMES["peers"]))["hints"][0]
 COERCIONS = {
     "a number as text": {**SUBMIT, "remaining_ms": "5"},
     "a whole float as a number": {**SUBMIT, "remaining_ms": 5.0},
@@ -249,12 +250,27 @@ def test_a_result_frame_has_one_outcome_and_it_is_that_of_its_task(change: dict[
         {**SUBMIT, "task": {**SUBMIT_TASK, "depends_on": [OTHER_ID] * 1_025}},
         {**RESULT, "result": {**RESULT["result"], "artifacts": [{}] * 50_000}},
         {"type": "bye", "code": "BUSY", "message": "x" * 4_097},
+        {"type": "hello", "advert": {"kinds": ["a"] * 200_000}},
+        {"type": "peers", "hints": [HINT] * 65},
+        {"type": "peers", "hints": [{**HINT, "ttl_ms": 0}]},
+        {"type": "peers", "hints": [{**HINT, "ttl_ms": 43_200_001}]},
+        {"type": "peers", "hints": [{**HINT, "hops": 256}]},
+        {"type": "peers", "hints": [{**HINT, "peer_id": "x" * 129}]},
+        {"type": "peers", "hints": [{**HINT, "addresses": ["/ip4/127.0.0.1/tcp/1"] * 17}]},
+        {"type": "peers", "hints": [{**HINT, "advert": {"kinds": ["a"] * 257}}]},
+        {"type": "register", "ttl_ms": 43_200_001},
+        {"type": "discover", "kind": "x" * 129},
         {"type": "accept", "task_id": TASK_ID, "seq": 2**63},
     ],
 )
 def test_what_is_beyond_a_limit_is_refused(fields: dict[str, Any]) -> None:
     """Every list, text and number from a peer has a limit, because a node keeps what it says."""
     assert " is malformed: field " in refuse(pack(fields))
+
+
+def test_a_million_kinds_are_refused_before_they_are_looked_at() -> None:
+    """Nothing is built of a body that holds more values than any frame may."""
+    assert "more than" in refuse(pack({"type": "hello", "advert": {"kinds": ["a"] * 1_000_000}}))
 
 
 def test_keys_that_are_bytes_are_refused_in_few_words() -> None:

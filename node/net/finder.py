@@ -214,8 +214,12 @@ class PeerFinder(ChannelHandler):
 
     def _register(self, channel: Channel) -> None:
         self._registered_at[channel.peer_id] = trio.current_time()
-        _send(channel, Register(round(REGISTRATION_S * 1000)))
-        _send(channel, Discover())
+        if isinstance(channel, Session) and channel.hello is not None and channel.hello.rendezvous:
+            _send(channel, Register(round(REGISTRATION_S * 1000)))
+            _send(channel, Discover())
+        else:
+            remedy = "Start that node with --rendezvous"
+            log.warning("a node offers no rendezvous, and is to be used for it", peer_id=channel.peer_id, remedy=remedy)
 
     async def _introduce_all(self, now: float) -> None:
         if not self.finding.share:

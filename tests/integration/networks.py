@@ -22,10 +22,15 @@ SHORT_PULSE = Pulse(heartbeat_s=0.2, silence_s=1.0)
 
 
 def make_network(
-    *listen: str, key_pair: KeyPair | None = None, pulse: Pulse | None = None, finding: Finding | None = None
+    *listen: str,
+    key_pair: KeyPair | None = None,
+    pulse: Pulse | None = None,
+    finding: Finding | None = None,
+    listen_nowhere: bool = False,
 ) -> PeerNetwork:
     """A network on loopback that does not run yet, with an identity of its own unless given."""
-    config = HostConfig(key_pair=key_pair or create_new_key_pair(), listen=listen or (LOOPBACK,))
+    listen = () if listen_nowhere else listen or (LOOPBACK,)
+    config = HostConfig(key_pair=key_pair or create_new_key_pair(), listen=listen)
     return PeerNetwork(config, pulse=pulse, finding=finding, clock=SystemClock())
 
 

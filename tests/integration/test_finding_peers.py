@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
+from structlog.testing import capture_logs
 
 from node.interfaces import Discovery, PeerInfo, PeerSource
 from node.net.errors import PeerUnreachable
@@ -18,9 +19,20 @@ from node.net.introductions import Pace
 from node.net.known_peers import MAX_HINTS_PER_SOURCE
 from node.net.network import PeerNetwork
 from node.testing.network_sides import Side, connect
-from protocol import MAX_PEERS_TOLD, Heartbeat, Hello, PeerAdvert, PeerHint, PeerId, Peers, Register, Registered
+from protocol import (
+    MAX_PEERS_TOLD,
+    Discover,
+    Heartbeat,
+    Hello,
+    PeerAdvert,
+    PeerHint,
+    PeerId,
+    Peers,
+    Register,
+    Registered,
+)
 from tests.integration.bad_peers import RawStream, bad_peer
-from tests.integration.networks import side
+from tests.integration.networks import make_network, side
 
 # So short that a test need not wait.
 AT_ONCE = Pace(gather_s=0.01, again_s=0.01, refresh_s=60.0, ttl_s=120.0)
@@ -143,7 +155,7 @@ async def test_registered_peers_find_each_other_through_a_rendezvous_point() -> 
 
 
 async def test_a_node_that_offers_no_rendezvous_says_so() -> None:
-    """Registering there is refused in words; asking gives nobody."""
+    """Registering there is refused in words, and whoever is to use it says so in its log and asks nothing."""
     async with AsyncExitStack() as stack:
         (plain,) = await sides(stack, SHARING)
         peer = await stack.enter_async_context(bad_peer(plain.address))
@@ -153,9 +165,29 @@ async def test_a_node_that_offers_no_rendezvous_says_so() -> None:
         assert isinstance(answer, Registered)
         assert answer.ttl_ms == 0
         assert "--rendezvous" in answer.message
+        await stream.say(Discover())
+        assert await stream.hear() == Peers(registered=True)
         mistaken = Finding(points=frozenset({plain.peer_id}))
         (one,) = await sides(stack, mistaken)
-        await connect(one, plain)
+        with capture_logs() as logs:
+            await connect(one, plain)
+        assert "a node offers no rendezvous, and is to be used for it" in [log["event"] for log in logs]
+
+
+async def test_a_point_that_refuses_is_told_of_in_the_log() -> None:
+    """With its reason; the session goes on."""
+    async with AsyncExitStack() as stack:
+        (point,) = await sides(stack, Finding(rendezvous=True))
+        dialler = make_network(finding=Finding(points=frozenset({point.peer_id})), listen_nowhere=True)
+        one = Side(dialler)
+        with capture_logs() as logs:
+            async with one.running():
+                await one.network.connect(point.address)
+                with trio.fail_after(LIMIT_S):
+                    while not (refusals := [log for log in logs if log["event"] == "a rendezvous point refused"]):
+                        await trio.sleep(POLL_S)
+                assert one.network.channels()
+        assert "names no address" in refusals[0]["reason"]
 
 
 async def test_a_simple_client_cannot_register() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 import trio
@@ -30,13 +30,9 @@ from node.gateways.http.client import ControlClient
 from node.gateways.http.folder import occupied
 from node.gateways.http.response_models import NodeView, PeerView
 from node.net.addresses import parse_endpoint, parse_peer_id
-from node.net.identity import create_identity, load_or_create_identity, peer_id_of
-from node.net.probing import probe, reach_of_address
+from node.net.probing import Prober, reach_of_address
 from node.telemetry import configure_logging
 from protocol import ErrorCode, PeerId, PeertaskError
-
-if TYPE_CHECKING:
-    from libp2p.crypto.keys import KeyPair
 
 # A dead address takes some ten seconds: a few dozen peers are done within a minute, and no firewall sees a scan.
 DIALS_AT_ONCE: Final = 8
@@ -69,11 +65,11 @@ class Doctor:
             configure_logging(config.log_level, config.log_format)
             with ExitStack() as stack:
                 node, peers = await _ask_node(config)
-                key_pair, known = _identity(config, stack, running=node is not None)
-                own_id = node.peer_id if node is not None else peer_id_of(key_pair)
-                need = Need(own_id, self._kind, config.payload_bytes, known)
+                prober = _prober(config, stack, running=node is not None)
+                own_id = node.peer_id if node is not None else prober.peer_id
+                need = Need(own_id, self._kind, config.payload_bytes, known=node is None)
                 self._examine_node(node)
-                await self._examine_peers(_addresses_by_peer(targets, peers, config), peers, key_pair, need)
+                await self._examine_peers(_addresses_by_peer(targets, peers, config), peers, prober, need)
             return self._worst
 
         return work
@@ -87,7 +83,7 @@ class Doctor:
         self._tell_all(explain_listening(reach for reach in reaches if reach is not None))
 
     async def _examine_peers(
-        self, addresses: dict[str, tuple[str, ...]], peers: dict[str, PeerView], key_pair: KeyPair, need: Need
+        self, addresses: dict[str, tuple[str, ...]], peers: dict[str, PeerView], prober: Prober, need: Need
     ) -> None:
         if not addresses:
             text = "no peer is known"
@@ -96,14 +92,14 @@ class Doctor:
         limiter = trio.CapacityLimiter(DIALS_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for name, where in addresses.items():
-                nursery.start_soon(self._examine, name, where, peers.get(name), key_pair, need, limiter)
+                nursery.start_soon(self._examine, name, where, peers.get(name), prober, need, limiter)
 
     async def _examine(
         self,
         name: str,
         addresses: tuple[str, ...],
         peer: PeerView | None,
-        key_pair: KeyPair,
+        prober: Prober,
         need: Need,
         limiter: trio.CapacityLimiter,
     ) -> None:
@@ -111,7 +107,7 @@ class Doctor:
 
         async def dial(address: str) -> None:
             async with limiter:
-                probes.append(await probe(address, key_pair, SystemClock()))
+                probes.append(await prober.probe(address))
 
         async with trio.open_nursery() as nursery:
             for address in addresses:
@@ -161,12 +157,12 @@ async def _ask_node(config: NodeConfig) -> tuple[NodeView | None, dict[str, Peer
     return node, {peer.peer_id: peer for peer in await client.peers()}
 
 
-def _identity(config: NodeConfig, stack: ExitStack, *, running: bool) -> tuple[KeyPair, bool]:
-    """Return as whom to dial, and whether that is the node of the data folder."""
+def _prober(config: NodeConfig, stack: ExitStack, *, running: bool) -> Prober:
+    """Return who dials: the node of the data folder unless that runs, for then its sessions would be replaced."""
     if running:
-        return create_identity(), False
+        return Prober(SystemClock())
     stack.enter_context(occupied(folder_of(config)))
-    return load_or_create_identity(folder_of(config)), True
+    return Prober(SystemClock(), folder_of(config))
 
 
 def _addresses_by_peer(

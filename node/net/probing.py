@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from errno import ECONNREFUSED, ECONNRESET
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -17,6 +18,7 @@ from node.net.dialing import causes
 from node.net.errors import InvalidAddress, PeerUnreachable, SelfDial
 from node.net.finder import Finding
 from node.net.host import HostConfig
+from node.net.identity import create_identity, load_or_create_identity, peer_id_of
 from node.net.network import PeerNetwork
 from node.net.session import Session
 from protocol import ErrorCode, Frame, PeerAdvert, PeerId, PeertaskError
@@ -44,6 +46,27 @@ class _NoNode(ChannelHandler):
 
     def closed(self, channel: Channel, reason: str) -> None:
         """Do nothing."""
+
+
+class Prober:
+    """Probes addresses as one peer.
+
+    Args:
+        clock: compared with those of the peers.
+        folder: the data folder whose node is to be the one that asks; no node may run there. None to ask as a stranger.
+
+    Attributes:
+        peer_id: who asks.
+    """
+
+    def __init__(self, clock: Clock, folder: Path | None = None) -> None:
+        self._key_pair = create_identity() if folder is None else load_or_create_identity(folder)
+        self._clock = clock
+        self.peer_id = peer_id_of(self._key_pair)
+
+    async def probe(self, address: str) -> Probe:
+        """Dial an address; see `probe`."""
+        return await probe(address, self._key_pair, self._clock)
 
 
 async def probe(address: str, key_pair: KeyPair, clock: Clock) -> Probe:

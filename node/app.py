@@ -90,7 +90,7 @@ class Node(NodeControl):
             HostConfig(key_pair=key_pair, listen=config.listen),
             limits=config.limits,
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
-            finding=Finding(config.share_peers, config.rendezvous, peers_at(config.rendezvous_at)),
+            finding=Finding(config.share_peers, config.rendezvous, points=peers_at(config.rendezvous_at)),
             clock=self._clock,
         )
         self.peer_id = self._network.peer_id

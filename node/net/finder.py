@@ -49,12 +49,14 @@ class Finding(NamedTuple):
         share: whether it tells its peers of each other, and listens to what they tell.
         rendezvous: whether peers may register here.
         points: the peers to register at, whenever they are connected.
+        renew_s: how often to register anew there and ask who else has, in seconds.
         pace: how often peers are told of each other.
     """
 
     share: bool = True
     rendezvous: bool = False
     points: frozenset[PeerId] = frozenset()
+    renew_s: float = RENDEZVOUS_EVERY_S
     pace: Pace = Pace()
 
 
@@ -146,7 +148,7 @@ class PeerFinder(ChannelHandler):
             self.known.drop_expired(now)
             await self._introduce_all(now)
             for peer_id in self.finding.points & self._sessions.keys():
-                if now - self._registered_at.get(peer_id, float("-inf")) >= RENDEZVOUS_EVERY_S:
+                if now - self._registered_at.get(peer_id, float("-inf")) >= self.finding.renew_s:
                     self._register(self._sessions[peer_id])
 
     async def listen(self, discovery: Discovery) -> None:
@@ -180,10 +182,10 @@ class PeerFinder(ChannelHandler):
             case Peers():
                 self._hear(channel, frame, now)
             case Register() if isinstance(channel, Session):
-                channel.send(self._answer(channel, frame, now))
+                _send(channel, self._answer(channel, frame, now))
             case Discover():
                 hints = self._registry.find(channel.peer_id, frame, now) if self.finding.rendezvous else ()
-                channel.send(Peers(hints, registered=True))
+                _send(channel, Peers(hints, registered=True))
             case Registered(ttl_ms=0):
                 log.warning("a rendezvous point refused", peer_id=channel.peer_id, reason=frame.message)
             case _:

@@ -24,6 +24,7 @@ from protocol import (
     Discover,
     Heartbeat,
     Hello,
+    Limits,
     PeerAdvert,
     PeerHint,
     PeerId,
@@ -31,7 +32,8 @@ from protocol import (
     Register,
     Registered,
 )
-from tests.integration.bad_peers import RawStream, bad_peer
+from tests.integration.bad_peers import BadPeer, RawStream, bad_peer
+from tests.integration.foreign_peers import foreign_peer
 from tests.integration.networks import make_network, side
 
 # So short that a test need not wait.
@@ -172,6 +174,33 @@ async def test_a_node_that_offers_no_rendezvous_says_so() -> None:
         with capture_logs() as logs:
             await connect(one, plain)
         assert "a node offers no rendezvous, and is to be used for it" in [log["event"] for log in logs]
+
+
+async def test_a_node_registers_again_and_asks_again_while_it_is_connected() -> None:
+    """Long before its registration ends."""
+    key_pair = create_new_key_pair()
+    finding = Finding(points=frozenset({peer_id_of(key_pair)}), renew_s=0.0, pace=AT_ONCE)
+    async with side(finding=finding) as one, foreign_peer(one.address, key_pair) as foreign:
+        stream = await BadPeer(key_pair, foreign).open()
+        await greet(stream, rendezvous=True)
+        with trio.fail_after(LIMIT_S):
+            asked = [frame for _ in range(8) if not isinstance(frame := await stream.hear(), Heartbeat)][:4]
+        assert asked == [Register(900_000), Discover(), Register(900_000), Discover()]
+
+
+async def test_an_answer_that_the_asker_does_not_take_is_not_sent() -> None:
+    """It announced that it takes nothing so large; the session goes on."""
+    async with side(finding=Finding(rendezvous=True)) as point, bad_peer(point.address) as large:
+        registered = await large.open()
+        where = tuple(f"/dns4/{'x' * 60}.example/tcp/{port}" for port in range(1, 17))
+        await greet(registered, addresses=where)
+        await registered.say(Register(60_000))
+        assert await registered.hear() == Registered(60_000)
+        async with bad_peer(point.address) as small:
+            stream = await small.open()
+            await greet(stream, limits=Limits(frame=1024, chunk=1024, payload=1024))
+            await stream.say(Discover(), Heartbeat(ping=7))
+            assert await stream.hear() == Heartbeat(pong=7, load=3)
 
 
 async def test_a_point_that_refuses_is_told_of_in_the_log() -> None:

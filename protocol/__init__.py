@@ -5,9 +5,10 @@ of a task's status; `frames`, `codec`, `framing` and `conversation` are the sess
 here.
 """
 
-from protocol.advert import PeerAdvert
+from protocol.advert import MAX_SLOTS, PeerAdvert
 from protocol.codec import decode_body, encode_body
 from protocol.conversation import (
+    ADDRESSEE,
     SESSION_TABLE,
     SPOKEN_BY,
     TASK_TABLE,
@@ -59,6 +60,7 @@ from protocol.frames import (
     Bye,
     Cancel,
     Chunk,
+    Decline,
     Frame,
     Heartbeat,
     Hello,
@@ -72,7 +74,7 @@ from protocol.frames import (
 )
 from protocol.framing import FrameDecoder, Pieces, encode_frame, encode_length
 from protocol.json_value import JsonObject
-from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
+from protocol.lifecycle import LOST_REASONS, REFUSED_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
 from protocol.receipt import Receipt
 from protocol.record import TaskRecord, TaskStatus
 from protocol.reference import (
@@ -89,6 +91,7 @@ from protocol.task import (
     DEFAULT_PRIORITY,
     DEFAULT_RETRY,
     MAX_PAYLOAD_BYTES,
+    Name,
     PeerId,
     RetryPolicy,
     Task,
@@ -99,6 +102,7 @@ from protocol.task import (
 )
 
 __all__ = [
+    "ADDRESSEE",
     "CHUNK_BYTES",
     "DEFAULT_LIMITS",
     "DEFAULT_PRIORITY",
@@ -110,8 +114,10 @@ __all__ = [
     "MAX_IN_FLIGHT",
     "MAX_MESSAGE_CHARS",
     "MAX_PAYLOAD_BYTES",
+    "MAX_SLOTS",
     "PROTOCOL_ID",
     "PROTOCOL_VERSION",
+    "REFUSED_REASONS",
     "SESSION_TABLE",
     "SPOKEN_BY",
     "TASK_TABLE",
@@ -129,6 +135,7 @@ __all__ = [
     "Claimed",
     "Completed",
     "Conversation",
+    "Decline",
     "ErrorCode",
     "ErrorTraits",
     "Fact",
@@ -144,6 +151,7 @@ __all__ = [
     "JsonObject",
     "Limits",
     "LocalProtocolError",
+    "Name",
     "Offer",
     "PeerAdvert",
     "PeerId",

@@ -12,6 +12,7 @@ from protocol import (
     Chunk,
     Claimed,
     Completed,
+    Decline,
     ErrorCode,
     Fact,
     Failed,
@@ -100,6 +101,7 @@ PLAIN_FRAMES: dict[str, Frame] = {
     "attach": Attach(TASK_ID),
     "cancel": Cancel(TASK_ID),
     "offer": Offer(slots=0),
+    "decline": Decline(ErrorCode.FORBIDDEN),
     "heartbeat": Heartbeat(),
     "chunk": Chunk(b"\x00"),
     "bye": Bye(ErrorCode.DRAINING),
@@ -122,7 +124,8 @@ FULL_FRAMES: dict[str, Frame] = {
     "result": Result(task_id=TASK_ID, seq=9, result=FULL_RESULT),
     "attach": Attach(TASK_ID, after_seq=3),
     "cancel": Cancel(TASK_ID),
-    "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",)),
+    "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",), pull=True),
+    "decline": Decline(ErrorCode.FORBIDDEN, "only named peers get work here"),
     "heartbeat": Heartbeat(load=3, ping=123_456, pong=654_321),
     "chunk": Chunk(b"a piece of a large body", last=True),
     "bye": Bye(ErrorCode.PROTOCOL, "a frame is not valid msgpack"),
@@ -138,6 +141,7 @@ VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
 VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, result=RESULT, receipt=RECEIPT)
 VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
+VECTOR_FRAMES["offer"]["that asks for nothing"] = Offer(slots=8, kinds=("echo",), personas=("reviewer",))
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

@@ -15,6 +15,7 @@ from node.audit.opening import audit_of
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
+from node.coordination.explain import Explanation
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
 from node.dispatcher import Dispatcher
@@ -26,6 +27,7 @@ from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
+from node.gateways.offering import Offering
 from node.gateways.p2p import PeerGateway
 from node.interfaces import Change, Discovery, Executor, Lagged, PeerInfo, PeerSource, Store, TaskFilter
 from node.manager import TaskManager, outcome
@@ -75,6 +77,7 @@ class Node(NodeControl):
         peer_id: who this node is.
         manager: the map of its tasks.
         feed: tells what happens to them.
+        offering: what it offers to the node that it works for; None when it works for nobody in particular.
     """
 
     def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
@@ -106,16 +109,18 @@ class Node(NodeControl):
             checkpoints=storage.checkpoints,
         )
         self._notary = Notary(self.peer_id, signer(key_pair), verify, config.receipts)
-        self._remote = RemoteDelegate(self._network, self._notary)
+        self._remote = RemoteDelegate(self._network, self._trusts, self._notary)
+        self.offering = _offering_of(config, self._network, self._advert_for)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
             self._clock,
             own_id=self.peer_id,
             executors=self._executors,
-            access=Access(allow=config.allow, max_in_flight=config.max_in_flight),
+            access=Access(allow=config.allow, max_in_flight=config.in_flight, works_for=config.works_for),
             usage=self.manager.usage,
             notary=self._notary,
+            offering=self.offering,
         )
         self._dispatcher = Dispatcher(
             self.manager,
@@ -149,7 +154,7 @@ class Node(NodeControl):
         ):
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
-            for address in (*self.config.peers, *self.config.rendezvous_at):
+            for address in filter(None, (*self.config.peers, *self.config.rendezvous_at, self.config.work_for)):
                 self._network.keep(address, PeerSource.STATIC)
             for address in self.config.bootstrap:
                 self._network.keep(address, PeerSource.BOOTSTRAP)
@@ -374,6 +379,15 @@ class Node(NodeControl):
         """Return what this node knows about a task; raises `TaskNotFound`."""
         return self.manager.get_task(parse_task_id(task_id))
 
+    async def explain(self, task_id: str) -> Explanation:
+        """Tell why a task is where it is: who was asked, who could do it, and what it waits for now.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+        """
+        record, facts = await self.manager.history(parse_task_id(task_id))
+        return self._dispatcher.explain(record, facts)
+
     def list_tasks(self, task_filter: TaskFilter | None = None) -> list[TaskRecord]:
         """Return what this node knows about the tasks that match, the newest first."""
         return self.manager.list_tasks(task_filter)
@@ -407,11 +421,13 @@ class Node(NodeControl):
         return self.manager.watch(None if task_id is None else parse_task_id(task_id), after_seq)
 
     def _trusts(self, peer_id: PeerId) -> bool:
-        """Whether the operator named a peer: to connect to, or to use more than the safe kinds."""
-        return self._network.keeps(peer_id) or any(peer_id in peers for peers in self.config.allow.values())
+        """Whether the operator named a peer: to connect to, to do work, or to use more than the safe kinds."""
+        named = (self.config.workers, *self.config.allow.values())
+        return self._network.keeps(peer_id) or any(peer_id in peers for peers in named)
 
     def _check_somebody_may_come(self, kind: str) -> None:
-        if kind not in self._executors and all(peer.hearsay for peer in self._network.peers()):
+        known = any(not peer.hearsay for peer in self._network.peers())
+        if kind not in self._executors and not known and not self.config.workers:
             raise TaskRejected(
                 f"this node has no executor for kind {kind!r}, and knows no peer that could have one",
                 code=ErrorCode.NO_EXECUTOR,
@@ -451,10 +467,17 @@ class Node(NodeControl):
         return register
 
     def register(self, executor: Executor) -> None:
-        """Let an executor carry out the tasks of its kind, instead of the one that did so before."""
+        """Let an executor carry out the tasks of its kind, instead of the one that did so before.
+
+        It is left out when the settings name the kinds that this node carries out, and not this one.
+        """
+        if self.config.kinds and executor.kind not in self.config.kinds:
+            return
         self._executors[executor.kind] = executor
         self._dispatcher.wake()
         self._network.announce()
+        if self.offering is not None:
+            self.offering.renew()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -463,13 +486,20 @@ class Node(NodeControl):
 
     def _advert_for(self, peer_id: PeerId) -> PeerAdvert:
         slots = max((executor.slots for executor in self._executors.values()), default=0)
-        return PeerAdvert(kinds=self._gateway.kinds_for(peer_id), slots=slots, load=self._dispatcher.local_load)
+        return PeerAdvert(
+            kinds=self._gateway.kinds_for(peer_id),
+            personas=self.config.personas,
+            slots=slots,
+            load=self._dispatcher.local_load,
+        )
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Take no new tasks, start none, and return when what runs has ended, or after `drain_s` of the settings."""
         self.manager.draining = True
+        if self.offering is not None:
+            self.offering.withdraw()
         with trio.move_on_after(self.config.drain_s):
             await self._dispatcher.drain()
             await self.manager.settle()  # an end that is not saved has been told to nobody
@@ -517,6 +547,11 @@ def _capacity_of(config: NodeConfig) -> Capacity:
         finished_bytes=config.retention_bytes,
         finished_ms=config.retention_ms,
     )
+
+
+def _offering_of(config: NodeConfig, network: PeerNetwork, advert: Callable[[PeerId], PeerAdvert]) -> Offering | None:
+    owner = config.works_for
+    return None if owner is None else Offering(network, owner, config.in_flight, advert)
 
 
 def tune_collector() -> None:

@@ -31,8 +31,10 @@ from protocol import (
     MAX_FRAME_BYTES,
     MAX_IN_FLIGHT,
     MAX_PAYLOAD_BYTES,
+    MAX_SLOTS,
     ErrorCode,
     Limits,
+    Name,
     PeerId,
     PeertaskError,
 )
@@ -154,6 +156,19 @@ class _Settings(BaseModel):
     allow: PeersByKind = Field(default_factory=dict)
     """Who may use the kinds that are not safe: peer ids by kind, where `*` stands for every kind. A plain list of peer
     ids is a list for every kind."""
+    workers: tuple[PeerId, ...] = ()
+    """Peers that may be given tasks that did not name them, when they are connected or ask for work; so may those of
+    `peers` and `allow`."""
+    work_for: PeerAddress | None = None
+    """The peer that this node works for, as a multiaddress with `/p2p/ID`: it stays connected to it, asks it for work,
+    and takes tasks from nobody else."""
+    work_slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | None = None
+    """How many tasks this node takes at once from the peer that it works for; by default as many as the machine has
+    processors."""
+    kinds: tuple[Name, ...] = ()
+    """The only kinds that this node carries out; empty for all that it can."""
+    personas: tuple[Name, ...] = ()
+    """Who this node can act as; peers give it tasks that want one of them."""
     store: Literal["memory", "sqlite", "files", "redis"] = "memory"
     """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder;
     `files` is one for each task, which people can read; `redis` is a server that several nodes may share (it needs the
@@ -247,13 +262,25 @@ class NodeConfig(_Settings):
                 raise _explain(error, [_Source("the arguments", values)]) from None
 
     @property
+    def works_for(self) -> PeerId | None:
+        """The peer that this node works for; None when it works for nobody in particular."""
+        return None if self.work_for is None else PeerId(self.work_for.rpartition("/p2p/")[2])
+
+    @property
+    def in_flight(self) -> int:
+        """How many tasks one peer may have open at the node: what it offers, when it works for one."""
+        if self.work_for is None:
+            return self.max_in_flight
+        return min(self.max_in_flight, self.work_slots or os.cpu_count() or 1)
+
+    @property
     def limits(self) -> Limits:
         """What the node announces to a peer in Hello."""
         return Limits(
             frame=self.frame_bytes,
             chunk=min(self.chunk_bytes, self.frame_bytes),
             payload=self.payload_bytes,
-            in_flight=self.max_in_flight,
+            in_flight=self.in_flight,
         )
 
     @property

@@ -9,15 +9,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 import trio
 from pydantic import ValidationError
 
 from node.config import LEASE_MS
+from node.coordination.explain import Explanation, Situation, explain
+from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
-from node.coordination.retries import after_failure, after_restart
+from node.coordination.retries import after_failure, after_restart, pause_ms
 from node.coordination.roster import Roster, Worker
 from node.feed import Feed
 from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
@@ -30,6 +32,7 @@ from protocol import (
     Claimed,
     Completed,
     ErrorCode,
+    Fact,
     Failed,
     Failure,
     IllegalTransition,
@@ -62,8 +65,6 @@ SWEEP_SLACK = 64
 # What a peer that has said nothing of its limits is given at once.
 SIMPLE_PEER_SLOTS = 1
 
-# A peer that says so has no room, whatever it told before.
-_NO_ROOM = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING})
 _STOPPED = frozenset({TaskStatus.CANCELLING, TaskStatus.CANCELLED})
 # What the dispatcher itself records: it has acted on it already.
 _OWN_FACTS = frozenset({Claimed, Started, Progressed})
@@ -102,7 +103,7 @@ class Dispatcher:
         self._rng = rng
         self._trusts = trusts
         self._own_id = network.peer_id
-        self._backlog = Backlog(self._own_id)
+        self._backlog = Backlog(self._own_id, rng)
         self._local: dict[str, Worker] = {}
         self._peers: dict[PeerId, Worker] = {}
         self._peers_stale = True
@@ -136,6 +137,22 @@ class Dispatcher:
         """Ask the plan again soon, and look at the executors anew."""
         self._roster = None
         self._wake.set()
+
+    def explain(self, record: TaskRecord, facts: Sequence[Fact]) -> Explanation:
+        """Tell why a task is where it is, given what has happened to it."""
+        away = {
+            peer.peer_id: peer.last_error
+            for peer in self._network.peers()
+            if not peer.connected and (peer.peer_id == record.target or self._trusts(peer.peer_id))
+        }
+        situation = Situation(
+            roster=self._roster or self._call_roll(),
+            backlog=self._backlog,
+            away=away,
+            draining=self._manager.draining,
+            now=self._clock.now(),
+        )
+        return explain(record, facts, situation)
 
     async def run(self) -> None:
         """Dispatch until cancelled; what runs here is stopped and released then."""
@@ -192,6 +209,8 @@ class Dispatcher:
             return
         if kind is Cancelled:
             self._abandon(record)
+        elif isinstance(fact, Released) and record.holder is not None:
+            self._backlog.refusals.note(record.id, record.holder, fact.reason)
         self._backlog.update(record)
         if kind is CancelRequested or (kind is Failed and record.id in self._attempts):
             self._cancel(record)  # what fails before its attempt has ended was taken from this node
@@ -239,22 +258,22 @@ class Dispatcher:
             worker = self._local.get(kind)
             if worker is None:
                 self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots)
-            else:
+                self._roster = None
+            elif worker.slots != executor.slots:
                 worker.slots = executor.slots
+                self._roster = None
         if self._peers_stale:
             self._refresh_peers()
-        self._roster = Roster([*self._local.values(), *self._peers.values()], self._own_id)
+        if self._roster is None:
+            self._roster = Roster([*self._local.values(), *self._peers.values()], self._own_id)
         return self._roster
 
     def _refresh_peers(self) -> None:
         self._peers_stale = False
         before, self._peers = self._peers, {}
         for channel in self._network.channels():
-            worker = _as_worker(channel)
+            worker = _as_worker(channel, before.get(channel.peer_id))
             worker.trusted = self._trusts(channel.peer_id)
-            known = before.get(channel.peer_id)
-            if known is not None:
-                worker.busy = known.busy
             self._peers[channel.peer_id] = worker
 
     def _expire(self, task_id: TaskId, now: int) -> None:
@@ -278,7 +297,7 @@ class Dispatcher:
         except (IllegalTransition, TaskNotFound):
             # A cancel or a refusal is on its way: the task is out of the backlog, or will be, and stays so.
             del self._attempts[task_id]
-            worker.busy -= 1
+            self._return_slot(worker)
             return
         if attempt.over:
             return
@@ -339,18 +358,19 @@ class Dispatcher:
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Take note of the end of an attempt; called by it, once."""
         del self._attempts[attempt.task.id]
-        self._return_slot(attempt.worker, refused=isinstance(outcome, PeertaskError) and outcome.code in _NO_ROOM)
+        worker = self._return_slot(attempt.worker)
+        if isinstance(outcome, PeertaskError) and outcome.code in NO_ROOM:
+            worker.busy_until = self._clock.now() + pause_ms(outcome.retry_after_ms)
         if not self._attempts:
             self._idle.set()
         self._conclude(attempt, outcome)
 
-    def _return_slot(self, worker: Worker, *, refused: bool = False) -> None:
+    def _return_slot(self, worker: Worker) -> Worker:
         # A peer that has been away has a new worker, which took the count over.
         owner = worker if worker.peer_id == self._own_id else self._peers.get(worker.peer_id, worker)
         owner.busy -= 1
-        if refused:  # until it tells its load again: others come first where any peer will do
-            owner.load = owner.slots
         self._wake_if_waiting()
+        return owner
 
     # --- recording ---------------------------------------------------------------------------------------------------
 
@@ -396,6 +416,7 @@ class Dispatcher:
             rng=self._rng,
             retry_after_ms=error.retry_after_ms,
             final=isinstance(error, TaskFailed) and attempt.holder != self._own_id,
+            others=self._others_are_left(record, attempt),
         )
         self._manager.apply(fact)
         log.info(
@@ -407,6 +428,14 @@ class Dispatcher:
             reason=failure.message,
             then=type(fact).__name__,
         )
+
+    def _others_are_left(self, record: TaskRecord, attempt: Attempt) -> bool | None:
+        """Whether somebody may have the task who has not refused it; None when nobody but its worker ever may."""
+        place = self._backlog.place(record)
+        if place.target is not None:
+            return None
+        left = (self._roster or self._call_roll()).willing(place._replace(without=place.without | {attempt.holder}))
+        return bool(left) or (None if attempt.holder == self._own_id else False)
 
     def _release(self, attempt: Attempt) -> None:
         """Give back what was running when this node stopped."""
@@ -522,8 +551,20 @@ class Attempt(LocalAttempt):
             log.debug("report of an attempt dropped", task_id=self.task.id, attempt=self.attempt, reason=str(error))
 
 
-def _as_worker(channel: Channel) -> Worker:
-    advert = channel.advert
-    if advert is None:
-        return Worker(channel.peer_id, None, min(channel.in_flight, SIMPLE_PEER_SLOTS))
-    return Worker(channel.peer_id, frozenset(advert.kinds), channel.in_flight, load=advert.load)
+def _as_worker(channel: Channel, known: Worker | None) -> Worker:
+    """Return a peer as the plan sees it, with what this node has counted of it so far."""
+    advert, told = channel.advert, channel.advert.load if channel.advert is not None else 0
+    slots = min(channel.in_flight, SIMPLE_PEER_SLOTS) if advert is None else channel.in_flight
+    worker = Worker(
+        channel.peer_id,
+        frozenset(advert.kinds) if advert is not None else None,
+        slots if channel.offered is None else min(slots, channel.offered),
+        load=told,
+        personas=frozenset(advert.personas) if advert is not None else frozenset(),
+        capacity=advert.slots if advert is not None else 0,
+        latency_ms=channel.latency_ms or 0.0,
+    )
+    if known is not None:
+        worker.busy, worker.busy_until, worker.turn = known.busy, known.busy_until, known.turn
+        worker.own_load = known.own_load if known.load == told else known.busy
+    return worker

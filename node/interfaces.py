@@ -228,12 +228,16 @@ class Channel(ABC):
         advert: what the peer last said about itself; None for a simple client that sent no Hello.
         in_flight: how many tasks the peer takes from this node at once.
         local_in_flight: how many tasks this node takes from the peer at once.
+        offered: how many tasks at once the peer has asked for; None when it has not asked for work.
+        latency_ms: round trip of the last heartbeat; None before the first.
     """
 
     peer_id: PeerId
     advert: PeerAdvert | None
     in_flight: int
     local_in_flight: int
+    offered: int | None
+    latency_ms: float | None
 
     @abstractmethod
     def send(self, frame: Frame) -> None:
@@ -327,8 +331,9 @@ class Network(ABC):
         """Listen and keep sessions for the length of the context; on leaving, every session ends with Bye.
 
         Args:
-            worker: gets what peers ask of this node: Submit, Attach, Cancel.
-            requester: gets what peers answer to this node: Accept, Reject, Progress, Result.
+            worker: gets what peers ask of this node: Submit, Attach, Cancel; and Decline, which answers its Offer.
+            requester: gets what peers answer to this node: Accept, Reject, Progress, Result; and each Offer that asks
+                for work.
             advert: what to tell a peer about this node; asked for each Hello, and for the load of each Heartbeat.
         """
 

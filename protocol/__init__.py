@@ -5,9 +5,10 @@ of a task's status; `frames`, `codec`, `framing` and `conversation` are the sess
 here.
 """
 
-from protocol.advert import PeerAdvert
+from protocol.advert import MAX_SLOTS, PeerAdvert
 from protocol.codec import decode_body, encode_body
 from protocol.conversation import (
+    ADDRESSEE,
     SESSION_TABLE,
     SPOKEN_BY,
     TASK_TABLE,
@@ -61,6 +62,7 @@ from protocol.frames import (
     Bye,
     Cancel,
     Chunk,
+    Decline,
     Discover,
     Frame,
     Heartbeat,
@@ -80,7 +82,7 @@ from protocol.frames import (
 )
 from protocol.framing import FrameDecoder, Pieces, encode_frame, encode_length
 from protocol.json_value import JsonObject
-from protocol.lifecycle import LOST_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
+from protocol.lifecycle import LOST_REASONS, REFUSED_REASONS, TRANSITIONS, UNSTARTED_REASONS, advance, begin
 from protocol.receipt import Receipt
 from protocol.record import TaskRecord, TaskStatus
 from protocol.reference import (
@@ -97,6 +99,7 @@ from protocol.task import (
     DEFAULT_PRIORITY,
     DEFAULT_RETRY,
     MAX_PAYLOAD_BYTES,
+    Name,
     PeerId,
     RetryPolicy,
     Task,
@@ -107,6 +110,7 @@ from protocol.task import (
 )
 
 __all__ = [
+    "ADDRESSEE",
     "CHUNK_BYTES",
     "DEFAULT_LIMITS",
     "DEFAULT_PRIORITY",
@@ -119,9 +123,11 @@ __all__ = [
     "MAX_MESSAGE_CHARS",
     "MAX_PAYLOAD_BYTES",
     "MAX_PEERS_TOLD",
+    "MAX_SLOTS",
     "MAX_TTL_MS",
     "PROTOCOL_ID",
     "PROTOCOL_VERSION",
+    "REFUSED_REASONS",
     "SESSION_TABLE",
     "SPOKEN_BY",
     "TASK_TABLE",
@@ -139,6 +145,7 @@ __all__ = [
     "Claimed",
     "Completed",
     "Conversation",
+    "Decline",
     "Discover",
     "ErrorCode",
     "ErrorTraits",
@@ -155,6 +162,7 @@ __all__ = [
     "JsonObject",
     "Limits",
     "LocalProtocolError",
+    "Name",
     "Offer",
     "PeerAdvert",
     "PeerFrame",

@@ -30,6 +30,7 @@ from protocol.frames import (
     Bye,
     Cancel,
     Chunk,
+    Decline,
     Discover,
     Frame,
     Heartbeat,
@@ -88,6 +89,9 @@ _HEARD_BY: dict[type[Frame], Role] = {
     frame: Role.WORKER if speaker is Role.REQUESTER else Role.REQUESTER for frame, speaker in SPOKEN_BY.items()
 }
 
+ADDRESSEE: dict[type[Frame], Role] = {**_HEARD_BY, Offer: Role.REQUESTER, Decline: Role.WORKER}
+"""Which half of a node a frame is for: an Offer asks whoever has tasks, and Decline answers whoever would do some."""
+
 _SHARED: dict[TaskState, dict[type[TaskFrame], TaskState]] = {
     _IDLE: {Submit: _WAITING, Attach: _WAITING, Cancel: _IDLE},
     _WAITING: {Accept: _RUNNING, Reject: _IDLE, Cancel: _CANCELLING},
@@ -104,11 +108,11 @@ _ABOUT_PEERS = (Peers, Register, Registered, Discover)
 
 SESSION_TABLE: dict[SessionState, dict[type[Frame], SessionState]] = {
     SessionState.FRESH: {
-        **dict.fromkeys((Hello, Offer, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
+        **dict.fromkeys((Hello, Offer, Decline, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
         Bye: SessionState.ENDED,
     },
     SessionState.OPEN: {
-        **dict.fromkeys((Offer, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
+        **dict.fromkeys((Offer, Decline, Heartbeat, *_ABOUT_PEERS, Chunk, *SPOKEN_BY), SessionState.OPEN),
         Bye: SessionState.ENDED,
     },
     SessionState.ENDED: {},

@@ -237,17 +237,38 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Asks the peer for work, so that a node that nobody can dial still works.
+    """Tells what the sender can do from now on, and with `pull` asks the peer for work.
+
+    So a node that nobody can dial still works. Each Offer replaces what the Hello and earlier ones said.
 
     Attributes:
-        slots: how many tasks the sender would take now; 0 for none any more.
+        slots: how many tasks the sender takes at once, those that it has included; 0 for no new ones.
         kinds: what it can do.
         personas: who it can act as.
+        pull: whether it asks for work: the peer gives it tasks with Submit, never more than `slots` at a time, or
+            answers with Decline.
     """
 
     slots: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
     kinds: Names = ()
     personas: Names = ()
+    pull: Annotated[bool, Field(strict=True)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Answers an Offer that asks for work: the sender gives none, and will not when it is asked again.
+
+    Attributes:
+        code: why, for programs.
+        message: why, for people, and what can be done.
+    """
+
+    code: Code
+    message: Message = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shorten(self.message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,13 +394,13 @@ class Bye:
 
 TaskFrame = Submit | Accept | Reject | Progress | Result | Attach | Cancel
 PeerFrame = Peers | Register | Registered | Discover
-SessionFrame = Hello | Offer | Heartbeat | Bye | Chunk
+SessionFrame = Hello | Offer | Decline | Heartbeat | Bye | Chunk
 Frame = TaskFrame | PeerFrame | SessionFrame
 
 FRAME_TYPES: dict[str, type[Frame]] = {
     cls.__name__.lower(): cls
     for cls in (
-        *(Hello, Submit, Accept, Reject, Progress, Result, Attach, Cancel, Offer, Heartbeat),
+        *(Hello, Submit, Accept, Reject, Progress, Result, Attach, Cancel, Offer, Decline, Heartbeat),
         *(Peers, Register, Registered, Discover, Chunk, Bye),
     )
 }

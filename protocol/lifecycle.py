@@ -59,7 +59,11 @@ LOST_REASONS = frozenset({ErrorCode.LEASE_LOST, ErrorCode.PEER_LOST})
 UNSTARTED_REASONS = frozenset({ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.PEER_UNREACHABLE})
 """Nothing was tried: these count as nothing."""
 
+REFUSED_REASONS = frozenset({ErrorCode.FORBIDDEN, ErrorCode.NO_EXECUTOR, ErrorCode.TOO_LARGE})
+"""A peer would not have the task: these count as nothing for a task that names nobody, because another peer may."""
+
 _NO_FAILURES = LOST_REASONS | UNSTARTED_REASONS
+_NO_FAILURES_OF_ANYBODY = _NO_FAILURES | REFUSED_REASONS
 
 # Whoever wants a task stopped does not care which attempt it stops.
 _UNFENCED = frozenset({CancelRequested, Cancelled})
@@ -127,7 +131,7 @@ def _failed(after: TaskRecord, fact: Failed) -> None:
 
 def _released(after: TaskRecord, fact: Released) -> None:
     after.lost_leases += fact.reason in LOST_REASONS
-    after.failures += fact.reason not in _NO_FAILURES
+    after.failures += fact.reason not in (_NO_FAILURES if after.target is not None else _NO_FAILURES_OF_ANYBODY)
     after.not_before = fact.not_before
     after.lease_until = 0
 

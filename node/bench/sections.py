@@ -24,6 +24,7 @@ from node.bench.figures import (
     percentile,
 )
 from node.bench.pair import BODY, TURNS, WINDOW, Pair, open_pair
+from node.bench.placement import placement
 from node.bench.stores import stores
 from node.config import NodeConfig
 
@@ -239,4 +240,5 @@ SECTIONS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
     "idle": idle,
     "costs": costs,
     "stores": stores,
+    "placement": placement,
 }

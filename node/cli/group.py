@@ -16,10 +16,12 @@ COMPLETION_VARIABLE: Final = "_PEERTASK_COMPLETE"
 COMMANDS: Final = {
     "demo": "Watch several nodes on this machine send each other tasks.",
     "node": "Run a node.",
+    "work": "Do the tasks of another node.",
     "send": "Have a task done, and print its result.",
     "map": "Have a task done for each line of a file.",
     "list": "List the tasks that a node knows.",
     "show": "Show one task and what has come of it.",
+    "explain": "Tell why a task is where it is.",
     "watch": "Watch what happens to tasks.",
     "cancel": "Stop tasks.",
     "verify": "Check the receipt of a task without asking anybody.",

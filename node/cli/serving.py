@@ -30,28 +30,39 @@ from node.cli.terminal import forget_stdout
 from node.config import NodeConfig
 from node.coordination.quotas import EVERY_KIND
 from node.gateways.http.folder import find_control, occupied
+from protocol import ErrorCode, PeertaskError
 
 if TYPE_CHECKING:
     from node.app import Node
+    from node.gateways.offering import Offering
 
 _TEMPORARY_PREFIX = "peertask-node-"
 
 
-def serve_node(call: Invocation, settings: Mapping[str, Any], *, temporary: bool, until_eof: bool) -> ExitCode:
-    """Run a node until a signal, or the end of standard input, stops it.
+def serve_node(
+    call: Invocation,
+    settings: Mapping[str, Any],
+    *,
+    temporary: bool,
+    until_eof: bool,
+    defaults: Mapping[str, object] | None = None,
+) -> ExitCode:
+    """Run a node until a signal, or the end of standard input, stops it, or nobody wants its work.
 
     Args:
         call: the options that all commands have.
         settings: the other settings of the node that were given on the command line.
         temporary: whether its data folder is a fresh one that ends with it.
         until_eof: whether it stops when standard input ends.
+        defaults: settings that hold where nobody says otherwise.
 
     Raises:
-        PeertaskError: code INVALID_CONFIG; also when another node runs in the data folder.
+        PeertaskError: code INVALID_CONFIG; also when another node runs in the data folder. What the node that this one
+            works for has declined its offer with.
     """
     with _data_folder(call, temporary=temporary) as placed:
-        defaults = {"store": "sqlite", "audit": True, **_log_format(placed)}
-        config = load_settings(placed, defaults=defaults, **_overrides(settings))
+        usual = {"store": "sqlite", "audit": True, **_log_format(placed), **(defaults or {})}
+        config = load_settings(placed, defaults=usual, **_overrides(settings))
         with occupied(folder_of(config)):
             pass  # another node that has the folder is told of now; the node itself occupies it for good
         importlib.import_module("node.app")  # seconds, in which a signal shall still end the program in no time
@@ -112,12 +123,25 @@ async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
         async with open_node(config) as node, open_background() as nursery:
             tune_collector()
+            _check_kinds(node)
             _tell_ready(node, as_json)
-            why = await _asked_to_stop(signals, until_eof)
+            why = await _asked_to_stop(signals, until_eof, node.offering)
             nursery.start_soon(_exit_on_signal, signals)
             _tell("draining", f"{why}: finishing what runs, for {config.drain_s:g} s at most", as_json, reason=why)
             await node.drain()
     _tell("stopped", "stopped", as_json)
+    if node.offering is not None and node.offering.refusal is not None:
+        raise node.offering.refusal
+
+
+def _check_kinds(node: Node) -> None:
+    missing = sorted(set(node.config.kinds) - set(node.kinds))
+    if missing:
+        raise PeertaskError(
+            f"this node has no executor for kind {missing[0]!r}",
+            code=ErrorCode.INVALID_CONFIG,
+            remedy="Name a kind that it has, or none for all of them",
+        )
 
 
 def _warn_of_tasks_elsewhere(config: NodeConfig) -> None:
@@ -135,7 +159,7 @@ def _warn_of_tasks_elsewhere(config: NodeConfig) -> None:
         )
 
 
-async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool) -> str:
+async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool, offering: Offering | None) -> str:
     """Return why the node shall stop."""
     reasons: list[str] = []
     async with trio.open_nursery() as nursery:
@@ -149,9 +173,16 @@ async def _asked_to_stop(signals: AsyncIterator[int], until_eof: bool) -> str:
             reasons.append("end of input")
             nursery.cancel_scope.cancel()
 
+        async def await_decline(offering: Offering) -> None:
+            await offering.declined()
+            reasons.append("the offer was declined")
+            nursery.cancel_scope.cancel()
+
         nursery.start_soon(await_signal)
         if until_eof:
             nursery.start_soon(await_eof)
+        if offering is not None:
+            nursery.start_soon(await_decline, offering)
     return reasons[0]
 
 
@@ -176,8 +207,22 @@ def _tell_ready(node: Node, as_json: bool) -> None:
         "http": control.url,
         "data": str(folder),
         "pid": control.pid,
+        **_terms(node),
     }
     _tell("ready", _introduction(node, folder, control.url), as_json, **facts)
+
+
+def _terms(node: Node) -> dict[str, object]:
+    """Return what a node that works for another offers it."""
+    if node.offering is None:
+        return {}
+    config = node.config
+    return {
+        "works_for": node.offering.owner,
+        "slots": config.in_flight,
+        "kinds": list(node.kinds),
+        "personas": list(config.personas),
+    }
 
 
 def _introduction(node: Node, folder: Path, url: str | None) -> str:
@@ -185,7 +230,10 @@ def _introduction(node: Node, folder: Path, url: str | None) -> str:
     lines += [f"address   {address}" for address in node.addresses]
     lines += [f"data      {folder}"]
     lines += [f"http      {url}"] if url else []
-    lines += [f"kinds     {', '.join(node.kinds)}", ""]
+    lines += [f"kinds     {', '.join(node.kinds)}"]
+    if node.offering is not None:
+        return "\n".join([*lines, f"works for {node.offering.owner}, {node.config.in_flight} tasks at a time"])
+    lines.append("")
     if node.addresses:
         lines += ["From another terminal:", f"  peertask send --to {node.addresses[0]} 'Hello'"]
     return "\n".join(lines)

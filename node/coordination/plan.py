@@ -12,12 +12,14 @@ crash it is rebuilt by telling it every record of the store.
 from __future__ import annotations
 
 import heapq
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from node.coordination.fair_queue import FairQueue, Turns, waits
-from node.coordination.roster import Place, Roster, Worker
+from node.coordination.placement import Refusals, choose, next_room
+from node.coordination.roster import NOBODY, Place, Roster, Worker
 from protocol import PeerId, TaskId, TaskRecord, TaskStatus
 
 # What tasks leave behind in heaps and queues is swept out when it outnumbers those that wait by so many: the sweeping
@@ -51,13 +53,18 @@ class Backlog:
 
     Args:
         own_id: this node; tasks without a target may always run here.
+        rng: draws the workers that are compared, for tasks that any of several may have.
 
     Attributes:
         tasks: those that wait.
+        refusals: who would not have which of them.
     """
 
-    def __init__(self, own_id: PeerId) -> None:
+    def __init__(self, own_id: PeerId, rng: random.Random | None = None) -> None:
         self._own_id = own_id
+        self._rng = rng or random.Random()
+        self._chosen = 0
+        self.refusals = Refusals()
         self._turns = Turns()
         self._queues: dict[Place, FairQueue] = {}
         self.tasks: dict[TaskId, TaskRecord] = {}
@@ -84,6 +91,8 @@ class Backlog:
         if record.terminal:
             self._withdraw(record.id)
             self._stop(record.id)
+            if self.refusals:
+                self.refusals.forget(record.id)
         elif record.status is TaskStatus.PENDING:
             self._wait(record)
         elif record.id not in self._running:
@@ -163,9 +172,20 @@ class Backlog:
     def place(self, record: TaskRecord) -> Place:
         """Return where a task may run."""
         task, target = record.task, record.target
+        without = self.refusals.by(record.id) if self.refusals else NOBODY
         if self._may_run_here(record):
-            return Place(target, task.kind, elsewhere=False)
-        return Place(target, task.kind if task.retry.elsewhere else "", task.retry.elsewhere)
+            return Place(target, task.kind, False, task.persona, without)
+        if task.retry.elsewhere:
+            return Place(target, task.kind, True, task.persona, without)
+        return Place(target, "", elsewhere=False)
+
+    def choose(self, able: Sequence[Worker], now: int) -> Worker | None:
+        """Return who of some workers takes the next task; None when nobody is free."""
+        worker = choose(able, self._own_id, self._rng, now)
+        if worker is not None and len(able) > 1:
+            self._chosen += 1
+            worker.turn = self._chosen
+        return worker
 
     def due(self, now: int) -> None:
         """Let the tasks whose back-off is over wait in their queues."""
@@ -227,9 +247,19 @@ def plan(backlog: Backlog, roster: Roster, *, now: int) -> Decision:
     backlog.due(now)
     lines = [_Line(queue, roster.able(place)) for place, queue in backlog.queues()]
     alone, rivals = _part(lines)
-    starts = [start for line in alone for start in _serve(backlog, line, roster)]
-    starts += _serve_rivals(backlog, rivals, roster)
-    return Decision(starts, expired, backlog.next_event())
+    starts = [start for line in alone for start in _serve(backlog, line, now)]
+    starts += _serve_rivals(backlog, rivals, now)
+    return Decision(starts, expired, _earlier(backlog.next_event(), _next_room(lines, now)))
+
+
+def _next_room(lines: list[_Line], now: int) -> int | None:
+    """Return when somebody may be asked again for whom tasks still wait."""
+    times = [next_room(line.able, now) for line in lines if line.queue]
+    return min((at for at in times if at is not None), default=None)
+
+
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def start_at_once(backlog: Backlog, record: TaskRecord, roster: Roster, *, now: int) -> Worker | None:
@@ -246,7 +276,7 @@ def start_at_once(backlog: Backlog, record: TaskRecord, roster: Roster, *, now: 
     able = roster.able(backlog.place(record))
     if any(_shared(able, roster.able(place)) for place, _ in backlog.queues()):
         return None
-    worker = roster.choose(able)
+    worker = backlog.choose(able, now)
     if worker is not None:
         worker.busy += 1
         backlog.run(record.id, record.requester)
@@ -276,8 +306,8 @@ def _part(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
     return alone, rivals
 
 
-def _serve(backlog: Backlog, line: _Line, roster: Roster) -> Iterable[Assignment]:
-    while (worker := roster.choose(line.able)) is not None:
+def _serve(backlog: Backlog, line: _Line, now: int) -> Iterable[Assignment]:
+    while (worker := backlog.choose(line.able, now)) is not None:
         task_id = backlog.take(line.queue)
         if task_id is None:
             return
@@ -285,11 +315,11 @@ def _serve(backlog: Backlog, line: _Line, roster: Roster) -> Iterable[Assignment
         yield Assignment(task_id, worker)
 
 
-def _serve_rivals(backlog: Backlog, lines: list[_Line], roster: Roster) -> Iterable[Assignment]:
+def _serve_rivals(backlog: Backlog, lines: list[_Line], now: int) -> Iterable[Assignment]:
     while lines := [line for line in lines if line.queue and any(worker.free > 0 for worker in line.able)]:
         first = backlog.strongest(line.queue for line in lines)
         line = next(line for line in lines if line.queue is first)
-        task_id, worker = backlog.take(first), roster.choose(line.able)
+        task_id, worker = backlog.take(first), backlog.choose(line.able, now)
         if task_id is not None and worker is not None:
             worker.busy += 1
             yield Assignment(task_id, worker)

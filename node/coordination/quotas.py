@@ -39,14 +39,18 @@ class Access:
         allow: peers by kind; the kind ``*`` stands for every kind.
         max_in_flight: tasks of one peer that may be open at once.
         max_bytes: the size of the tasks of one peer that may be open at once, in bytes.
+        works_for: the only peer that may use anything, and may use everything; None when `allow` decides.
     """
 
     allow: Mapping[str, Collection[PeerId]]
     max_in_flight: int
     max_bytes: int = MAX_BYTES_PER_PEER
+    works_for: PeerId | None = None
 
     def permits(self, peer_id: PeerId, kind: str, *, safe: bool) -> bool:
         """Whether a peer may use a kind; safe kinds are open to every authenticated peer."""
+        if self.works_for is not None:
+            return peer_id == self.works_for
         return safe or peer_id in self.allow.get(kind, ()) or peer_id in self.allow.get(EVERY_KIND, ())
 
     def kinds_for(self, peer_id: PeerId, kinds: Mapping[str, bool]) -> tuple[str, ...]:
@@ -64,6 +68,12 @@ class Access:
         Raises:
             TaskRejected: code NO_EXECUTOR naming the kinds that the peer may use, or FORBIDDEN.
         """
+        if self.works_for not in {None, peer_id}:
+            raise TaskRejected(
+                f"this node works for peer {self.works_for} alone, and peer {peer_id} asked",
+                code=ErrorCode.FORBIDDEN,
+                remedy="Ask that peer, or another node",
+            )
         if kind not in kinds:
             usable = ", ".join(self.kinds_for(peer_id, kinds)) or "none"
             raise TaskRejected(

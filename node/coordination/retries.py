@@ -6,6 +6,7 @@ import random
 
 from protocol import (
     LOST_REASONS,
+    REFUSED_REASONS,
     UNSTARTED_REASONS,
     Cancelled,
     ErrorCode,
@@ -26,6 +27,10 @@ REATTACH_GRACE_MS = 1_000
 REPEATED_LOSS_MS = 100
 # A full node drains some hundred tasks in this time; used when it does not say itself how long to wait.
 BUSY_RETRY_MS = 100
+# An operator may have allowed by then what was refused; asking sooner only repeats the answer.
+REFUSED_RETRY_MS = 10_000
+# What an operator may change. The size of a task stays, so one that is too large for everybody fails.
+_RECONSIDERED = REFUSED_REASONS - {ErrorCode.TOO_LARGE}
 # A minute is as long as a full node may put a requester off: a peer that says more is mistaken or hostile.
 MAX_RETRY_AFTER_MS = 60_000
 # A task that loses this many workers in a row is more likely to kill them than to be unlucky.
@@ -40,6 +45,7 @@ def after_failure(
     rng: random.Random,
     retry_after_ms: int | None = None,
     final: bool = False,
+    others: bool | None = None,
 ) -> Transition:
     """Decide what an attempt that failed means for its task.
 
@@ -50,6 +56,8 @@ def after_failure(
         rng: draws the jitter.
         retry_after_ms: what a busy peer asked for.
         final: whether the worker has recorded the failure, after retries of its own: asking again changes nothing.
+        others: whether somebody else may have the task, who has not refused it; None when the worker was the only one
+            that the task may have.
 
     Returns:
         The fact to record: Released with the time of the next attempt, Failed, or Cancelled when the requester had
@@ -57,7 +65,7 @@ def after_failure(
     """
     if record.status is TaskStatus.CANCELLING:
         return _after_cancel(record, failure, now)
-    wait = None if final else _wait_ms(record, failure, rng, retry_after_ms)
+    wait = None if final else _wait_ms(record, failure, rng, retry_after_ms, others=others)
     if wait is None:
         return Failed(record.id, now, record.attempt, failure)
     if record.deadline is not None and now + wait >= record.deadline:
@@ -87,15 +95,27 @@ def backoff_ms(policy: RetryPolicy, failures: int, rng: random.Random) -> int:
     return round(rng.uniform(0, longest))
 
 
-def _wait_ms(record: TaskRecord, failure: Failure, rng: random.Random, retry_after_ms: int | None) -> int | None:
+def _wait_ms(
+    record: TaskRecord, failure: Failure, rng: random.Random, retry_after_ms: int | None, *, others: bool | None
+) -> int | None:
     policy = record.task.retry
     if failure.code in LOST_REASONS:
         return _after_loss_ms(record)
+    if failure.code in UNSTARTED_REASONS | REFUSED_REASONS and others:
+        return 0
+    if failure.code in REFUSED_REASONS and record.target is None:
+        again = failure.code in _RECONSIDERED and others is not None
+        return round(REFUSED_RETRY_MS * rng.uniform(1.0, 1.5)) if again else None
     if failure.code in UNSTARTED_REASONS:
-        return round(min(retry_after_ms or BUSY_RETRY_MS, MAX_RETRY_AFTER_MS) * rng.uniform(1.0, 1.5))
+        return round(pause_ms(retry_after_ms) * rng.uniform(1.0, 1.5))
     if failure.retryable and record.failures + 1 < policy.attempts:
         return backoff_ms(policy, record.failures + 1, rng)
     return None
+
+
+def pause_ms(retry_after_ms: int | None) -> int:
+    """Return how long a peer that is busy is left alone, whatever it asked for."""
+    return min(retry_after_ms or BUSY_RETRY_MS, MAX_RETRY_AFTER_MS)
 
 
 def _after_loss_ms(record: TaskRecord) -> int | None:

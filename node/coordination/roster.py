@@ -1,4 +1,4 @@
-"""Who can take tasks on, and who of them is to have one: pure decisions over what the workers have told."""
+"""Who can take tasks on, by what the workers have told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol import PeerId
+
+NOBODY: frozenset[PeerId] = frozenset()
+# A node works with a handful of kinds and peers at a time; the answers for more are not worth their memory.
+MAX_ANSWERS_KEPT = 1_000
 
 
 @dataclass(slots=True)
@@ -20,6 +24,12 @@ class Worker:
         busy: how many it has.
         load: how many tasks it has in all, those of this node included, as far as it told; 0 for one of this node.
         trusted: whether it may be given tasks that did not name it.
+        personas: who it can act as; None when it does not look at personas, and does what it is given.
+        own_load: how many tasks of this node it had when it told its load.
+        capacity: how many tasks it executes at once, as far as it told; 0 when it has not.
+        latency_ms: how long word takes to it and back; 0 for this node, and where nobody has measured it.
+        busy_until: until when it has asked for nothing more, in milliseconds since the epoch.
+        turn: when it was last chosen out of several; a greater number is later.
     """
 
     peer_id: PeerId
@@ -28,6 +38,12 @@ class Worker:
     busy: int = 0
     load: int = 0
     trusted: bool = True
+    personas: frozenset[str] | None = None
+    own_load: int = 0
+    capacity: int = 0
+    latency_ms: float = 0.0
+    busy_until: int = 0
+    turn: int = 0
 
     @property
     def free(self) -> int:
@@ -38,6 +54,10 @@ class Worker:
         """Whether it can do tasks of a kind, as far as it told."""
         return self.kinds is None or kind in self.kinds
 
+    def acts_as(self, persona: str | None) -> bool:
+        """Whether it can do tasks that want a persona; those that want none anybody can."""
+        return persona is None or self.personas is None or persona in self.personas
+
 
 class Place(NamedTuple):
     """Where the tasks of a queue may run.
@@ -46,11 +66,15 @@ class Place(NamedTuple):
         target: the peer that was asked for; None for any.
         kind: what it must be able to do; empty when the target was named, because it decides for itself.
         elsewhere: whether another peer will do when the target is away.
+        persona: who it must be able to act as; None for anybody.
+        without: who would not have the tasks, and gets them only when nobody else is left.
     """
 
     target: PeerId | None
     kind: str
     elsewhere: bool
+    persona: str | None = None
+    without: frozenset[PeerId] = NOBODY
 
 
 class Roster:
@@ -58,34 +82,46 @@ class Roster:
 
     Args:
         workers: who can take tasks on; `busy` of each grows and shrinks while the roster is in use.
-        own_id: this node; preferred among equals for tasks without a target.
+        own_id: this node.
     """
 
     def __init__(self, workers: Iterable[Worker], own_id: PeerId) -> None:
-        self._everyone = list(workers)
-        self._own_id = own_id
+        self.workers = list(workers)
+        self.own_id = own_id
         self._by_peer: dict[PeerId, list[Worker]] = {}
-        for worker in self._everyone:
+        self._able: dict[Place, Sequence[Worker]] = {}
+        for worker in self.workers:
             self._by_peer.setdefault(worker.peer_id, []).append(worker)
+
+    def knows(self, peer_id: PeerId | None) -> bool:
+        """Whether somebody is among the workers."""
+        return peer_id in self._by_peer
 
     def able(self, place: Place) -> Sequence[Worker]:
         """Return who may have the tasks of a place, free or not."""
-        target, kind, elsewhere = place
+        found = self._able.get(place)
+        if found is None:
+            if len(self._able) >= MAX_ANSWERS_KEPT:
+                self._able.clear()
+            found = self._able[place] = self.willing(place) or self.willing(place._replace(without=NOBODY))
+        return found
+
+    def willing(self, place: Place) -> Sequence[Worker]:
+        """Return who may have the tasks of a place, and has not refused them."""
+        target, kind, elsewhere, persona, without = place
         if target is not None:
             named = self._by_peer.get(target, ())
-            if target == self._own_id:
-                return [worker for worker in named if worker.offers(kind)]
+            if target == self.own_id:
+                return [worker for worker in named if worker.offers(kind) and worker.acts_as(persona)]
             if named or not elsewhere:
                 return named
         # Whoever reaches the port can say that it does anything: only those whom the operator named are chosen.
-        return [worker for worker in self._everyone if worker.trusted and worker.offers(kind)]
-
-    def choose(self, able: Sequence[Worker]) -> Worker | None:
-        """Return who of some workers takes the next task; None when nobody is free."""
-        if len(able) == 1:
-            return able[0] if able[0].free > 0 else None
-        free = [worker for worker in able if worker.free > 0]
-        return min(free, key=self._burden, default=None)
-
-    def _burden(self, worker: Worker) -> tuple[float, bool]:
-        return max(worker.busy, worker.load) / worker.slots, worker.peer_id != self._own_id
+        return [
+            worker
+            for worker in self.workers
+            if worker.trusted
+            and worker.slots
+            and worker.offers(kind)
+            and worker.acts_as(persona)
+            and worker.peer_id not in without
+        ]

@@ -6,6 +6,10 @@ it to what it has, and answers with the result if that is there already.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from weakref import WeakSet
+
 import structlog
 
 from node.coordination.receipts import Notary
@@ -14,9 +18,11 @@ from protocol import (
     Accept,
     Attach,
     Cancel,
+    Decline,
     ErrorCode,
     Frame,
     LocalProtocolError,
+    Offer,
     PeerId,
     PeertaskError,
     Progress,
@@ -43,15 +49,18 @@ class RemoteDelegate(Delegate, ChannelHandler):
 
     Args:
         network: whose channels lead to the peers.
+        trusts: tells whether a peer may be given tasks that did not name it.
         notary: checks the receipts of results; without one they are dropped.
     """
 
-    def __init__(self, network: Network, notary: Notary | None = None) -> None:
+    def __init__(self, network: Network, trusts: Callable[[PeerId], bool], notary: Notary | None = None) -> None:
         self._network = network
+        self._trusts = trusts
         self._notary = notary
         self._asks = notary is not None and notary.asks
         self._open: dict[Channel, dict[TaskId, Delegation]] = {}
         self._owed_cancels: dict[tuple[TaskId, PeerId], None] = {}
+        self._declined: WeakSet[Channel] = WeakSet()  # one answer a session is enough
 
     def begin(self, delegation: Delegation) -> None:
         """Submit the task to its holder."""
@@ -128,7 +137,7 @@ class RemoteDelegate(Delegate, ChannelHandler):
                 del self._owed_cancels[task_id, peer_id]
 
     def received(self, channel: Channel, frame: Frame) -> None:
-        """Take an answer of a peer; answers to tasks that were given up are dropped."""
+        """Take an answer of a peer, or its offer; answers to tasks that were given up are dropped."""
         tasks = self._open.get(channel, {})
         if self._owed_cancels and isinstance(frame, Result | Reject):
             self._owed_cancels.pop((frame.task_id, channel.peer_id), None)
@@ -136,19 +145,20 @@ class RemoteDelegate(Delegate, ChannelHandler):
             case Accept():
                 if (delegation := tasks.get(frame.task_id)) is not None:
                     delegation.started()
-            case Result():
+            case Result() | Reject():
                 if (delegation := tasks.pop(frame.task_id, None)) is not None:
                     delegation.finish(self._outcome_of(delegation, frame))
             case Progress():
                 if (delegation := tasks.get(frame.task_id)) is not None:
                     delegation.progress(frame.fraction, frame.message)
-            case Reject():
-                if (delegation := tasks.pop(frame.task_id, None)) is not None:
-                    delegation.finish(_refusal(channel, frame))
+            case Offer():
+                self._consider(channel, frame)
             case _:
                 log.warning("unexpected answer dropped", frame=type(frame).__name__, peer_id=channel.peer_id)
 
-    def _outcome_of(self, delegation: Delegation, frame: Result) -> Outcome:
+    def _outcome_of(self, delegation: Delegation, frame: Result | Reject) -> Outcome:
+        if isinstance(frame, Reject):
+            return _refusal(delegation.holder, frame)
         if frame.failure is not None:
             return TaskFailed(frame.failure)
         if frame.result is None:
@@ -161,6 +171,22 @@ class RemoteDelegate(Delegate, ChannelHandler):
         # The result is the peer's all the same: the session says so, though nothing proves it to others.
         log.warning("receipt dropped", task_id=frame.task_id, peer_id=delegation.holder, faults=faults)
         return frame.result
+
+    def _consider(self, channel: Channel, offer: Offer) -> None:
+        """Decline the offer of a peer that this node gives no work; that of another is in the roster by now."""
+        if not offer.slots or channel in self._declined:
+            return
+        if self._network.channel(channel.peer_id) is not channel:
+            message = "an offer comes after the greeting. Begin the session with Hello"
+        elif not self._trusts(channel.peer_id):
+            message = f"its operator has not named you. The operator can: peertask node --worker {channel.peer_id}"
+        else:
+            log.info("work was asked for", peer_id=channel.peer_id, slots=offer.slots)
+            return
+        self._declined.add(channel)
+        log.warning("an offer was declined", peer_id=channel.peer_id, reason=message)
+        with suppress(PeertaskError):  # the session is over: nobody listens
+            channel.send(Decline(ErrorCode.FORBIDDEN, message))
 
     def closed(self, channel: Channel, reason: str) -> None:
         """Lose everything that was under way on a channel."""
@@ -179,9 +205,9 @@ def _send_cancel(channel: Channel, task_id: TaskId) -> bool:
     return True
 
 
-def _refusal(channel: Channel, frame: Reject) -> PeertaskError:
+def _refusal(peer_id: PeerId, frame: Reject) -> PeertaskError:
     return PeertaskError(
-        f"peer {channel.peer_id} refused the task: {frame.message}",
+        f"peer {peer_id} refused the task: {frame.message}",
         code=frame.code,
         retry_after_ms=frame.retry_after_ms,
     )

@@ -14,11 +14,13 @@ import structlog
 from node.coordination.quotas import Access, Usage, task_size
 from node.coordination.receipts import Notary
 from node.feed import Feed
+from node.gateways.offering import Offering
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
 from protocol import (
     Accept,
     Attach,
     Cancel,
+    Decline,
     ErrorCode,
     Failure,
     Frame,
@@ -56,9 +58,10 @@ class PeerGateway(ChannelHandler):
         access: who may use what.
         usage: what a peer has open here.
         notary: signs the receipts of results; without one they carry none.
+        offering: what this node offers to the one that it works for; None when it works for nobody in particular.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a peer asks for meets all of them here
         self,
         service: TaskService,
         feed: Feed,
@@ -69,6 +72,7 @@ class PeerGateway(ChannelHandler):
         access: Access,
         usage: Callable[[PeerId], Usage],
         notary: Notary | None = None,
+        offering: Offering | None = None,
     ) -> None:
         self._service = service
         self._feed = feed
@@ -78,6 +82,7 @@ class PeerGateway(ChannelHandler):
         self._access = access
         self._usage = usage
         self._notary = notary
+        self._offering = offering
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -85,7 +90,9 @@ class PeerGateway(ChannelHandler):
         return self._access.kinds_for(peer_id, self._safety())
 
     def opened(self, channel: Channel) -> None:
-        """Wait for what the peer asks."""
+        """Wait for what the peer asks, or ask it for work."""
+        if self._offering is not None:
+            self._offering.make(channel)
 
     def received(self, channel: Channel, frame: Frame) -> None:
         """Answer a frame of a requester."""
@@ -96,6 +103,8 @@ class PeerGateway(ChannelHandler):
                 self._attach(channel, frame)
             case Cancel():
                 self._cancel(channel, frame.task_id)
+            case Decline() if self._offering is not None:
+                self._offering.take_decline(channel, frame)
             case _:
                 log.warning("unexpected request dropped", frame=type(frame).__name__, peer_id=channel.peer_id)
 
@@ -126,7 +135,7 @@ class PeerGateway(ChannelHandler):
         if self._service.find_task(task.id) is not None:
             return
         executor = self._executors.get(task.kind)
-        if executor is None or not executor.safe:
+        if executor is None or not executor.safe or self._access.works_for is not None:
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
         self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 

@@ -26,9 +26,9 @@ from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open
 from node.net.muxer import HardenedYamux
 from node.net.session import Initiator, Pulse, Session, SessionOwner
 from protocol import (
+    ADDRESSEE,
     DEFAULT_LIMITS,
     PROTOCOL_ID,
-    SPOKEN_BY,
     ErrorCode,
     Frame,
     Hello,
@@ -114,7 +114,7 @@ class PeerNetwork(Network, SessionOwner):
     ) -> AsyncIterator[None]:
         """Listen and keep sessions; see `Network.running`."""
         self._handlers = (worker, requester, self._finder)
-        self._routes = {kind: worker if speaker is Role.REQUESTER else requester for kind, speaker in SPOKEN_BY.items()}
+        self._routes = {kind: worker if half is Role.WORKER else requester for kind, half in ADDRESSEE.items()}
         self._routes.update(dict.fromkeys(get_args(PeerFrame), self._finder))
         self._advert = advert
         async with open_host(self._host_config) as host, open_background() as nursery:

@@ -199,6 +199,7 @@ class Session(Channel):
         self.hello: Hello | None = None
         self.in_flight = DEFAULT_LIMITS.in_flight
         self.local_in_flight = limits.in_flight
+        self.offered: int | None = None
         self.latency_ms: float | None = None
         self.clock_offset_ms: int | None = None
         self.over = trio.Event()
@@ -384,7 +385,7 @@ class Session(Channel):
             case Heartbeat():
                 self._take_heartbeat(frame)
             case Offer():
-                self._update_advert(kinds=frame.kinds, personas=frame.personas, slots=frame.slots)
+                self._take_offer(frame)
             case Bye():
                 self._drop_queue()
                 self._finish(frame.code, f"the peer said goodbye: {frame.message or frame.code.value}")
@@ -418,6 +419,12 @@ class Session(Channel):
                 code=ErrorCode.INCOMPATIBLE_VERSION,
                 remedy="Update the older of the two nodes",
             )
+
+    def _take_offer(self, offer: Offer) -> None:
+        self.offered = offer.slots if offer.pull else self.offered
+        self._update_advert(kinds=offer.kinds, personas=offer.personas, slots=offer.slots)
+        if offer.pull and self._welcome and not self.closed:
+            self._owner.received(self, offer)
 
     def _take_heartbeat(self, beat: Heartbeat) -> None:
         if beat.ping and not self.closed:

@@ -82,6 +82,8 @@ class MemoryChannel(Channel):
         self.advert: PeerAdvert | None = None
         self.in_flight = DEFAULT_LIMITS.in_flight
         self.local_in_flight = owner.limits.in_flight
+        self.offered: int | None = None
+        self.latency_ms: float | None = None
         self.hello: Hello | None = None
         self.reason = ""
         self.end_code = ErrorCode.PEER_LOST
@@ -150,9 +152,15 @@ class MemoryChannel(Channel):
             case Heartbeat():
                 self._update_advert(load=frame.load)
             case Offer():
-                self._update_advert(slots=frame.slots, kinds=frame.kinds, personas=frame.personas)
+                self._take_offer(frame)
             case _:
                 self._owner.received(self, frame)
+
+    def _take_offer(self, offer: Offer) -> None:
+        self.offered = offer.slots if offer.pull else self.offered
+        self._update_advert(slots=offer.slots, kinds=offer.kinds, personas=offer.personas)
+        if offer.pull:
+            self._owner.received(self, offer)
 
     def _take_hello(self, hello: Hello) -> None:
         self.hello = hello

@@ -12,8 +12,8 @@ from node.interfaces import Channel, ChannelHandler, Network, PeerInfo, PeerSour
 from node.testing.memory_channel import MemoryChannel
 from node.testing.memory_hub import MemoryHub
 from protocol import (
+    ADDRESSEE,
     DEFAULT_LIMITS,
-    SPOKEN_BY,
     ErrorCode,
     Frame,
     Heartbeat,
@@ -210,8 +210,7 @@ class MemoryNetwork(Network):
 
     def received(self, channel: MemoryChannel, frame: Frame) -> None:
         """Pass a frame about a task to this node's half of the conversation."""
-        speaker = SPOKEN_BY[type(frame)]
-        self._handlers[Role.WORKER if speaker is Role.REQUESTER else Role.REQUESTER].received(channel, frame)
+        self._handlers[ADDRESSEE[type(frame)]].received(channel, frame)
 
     def adverted(self, channel: MemoryChannel) -> None:
         """Tell the node that a peer's advert has changed."""

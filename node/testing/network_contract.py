@@ -10,7 +10,7 @@ import trio
 from node.testing.contract import promise
 from node.testing.executions import make_task
 from node.testing.network_sides import CHECK_LIMIT_S, MakePair, Side, connect, run_checks
-from protocol import ErrorCode, PeertaskError, Submit
+from protocol import Decline, ErrorCode, Offer, PeertaskError, Submit
 
 # A peer that nobody is, with an id that libp2p can read.
 NOBODY = "12D3KooWFvJFUuS4JQ2meSbpCa7PE3cyRh51EfUoQh5JEXi6UH8H"
@@ -35,6 +35,7 @@ async def check_network(make_pair: MakePair) -> None:
         _check_disconnect,
         _check_kept_up,
         _check_adverts,
+        _check_offers,
         _check_peers,
     )
     await run_checks(make_pair, checks)
@@ -122,6 +123,24 @@ async def _check_adverts(one: Side, other: Side) -> None:
     await other.wait_until(lambda: back.advert is not None and back.advert.kinds == one.advert.kinds)
     promise(back.advert is not None and back.advert.slots == one.advert.slots, "announce tells peers the new advert")
     promise(other.changes > changes, "listeners are told when an advert has changed")
+
+
+async def _check_offers(one: Side, other: Side) -> None:
+    channel, back = await connect(one, other)
+    promise(back.offered is None, "a peer that has not asked for work offers none")
+    for slots in (2, 0):
+        channel.send(Offer(slots=slots, kinds=("summarise",), pull=True))
+        await other.wait_until(lambda: back.offered == slots)  # noqa: B023 - it is waited for here
+        promise(back.advert is not None and back.advert.kinds == ("summarise",), "an offer says what the peer can do")
+    one.network.announce()
+    await other.wait_until(lambda: back.advert == one.advert)
+    promise(back.offered == 0, "an announcement leaves the offer as it is")
+    await other.requester.wait_for_frames(2)
+    asked = [frame for frame in other.requester.frames if isinstance(frame, Offer)]
+    promise([offer.slots for offer in asked] == [2, 0], "each offer that asks for work reaches whoever has some")
+    back.send(Decline(ErrorCode.FORBIDDEN, "none for you"))
+    await one.worker.wait_for_frames(1)
+    promise(isinstance(one.worker.frames[0], Decline), "a decline reaches whoever asked for work")
 
 
 async def _check_peers(one: Side, other: Side) -> None:

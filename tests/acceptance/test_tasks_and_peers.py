@@ -96,7 +96,22 @@ def test_a_task_is_proven_by_its_receipt_and_by_the_logs_of_both_nodes(
         assert shared_stage.run("audit", "--verify", "--data", folder).code == 0
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "cancel"])
+def test_explain_tells_what_a_task_waits_for_and_who_could_do_it(
+    shared_stage: Stage, local: NodeProcess, worker: NodeProcess, failed_task: str
+) -> None:
+    """For people a line for each; as JSON the same for programs."""
+    sent = shared_stage.run("send", "--data", "local", "--kind", "nobody-has-it", "--detach", "x")
+    lines = shared_stage.run("explain", "--data", "local", sent.lines[0]).lines
+    assert lines[2].startswith("waits for  a worker that does tasks of kind 'nobody-has-it'")
+    assert lines[4] == "who could do it"
+    assert {line.split()[2] for line in lines[5:7]} == {local.peer_id, worker.peer_id}
+    (explained,) = shared_stage.run("explain", "--data", "local", "--json", failed_task).json()
+    assert (explained["status"], explained["waits_for"], explained["trials"][0]["code"]) == ("failed", [], "TIMEOUT")
+    assert explained["outcome"].startswith("TIMEOUT: ")
+    shared_stage.run("cancel", "--data", "local", sent.lines[0])
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel", "explain"])
 def test_an_unknown_task_has_an_exit_code_of_its_own(shared_stage: Stage, local: NodeProcess, command: str) -> None:
     """6 and NOT_FOUND, so that a script can tell it from a task that failed; an id that is none is a usage error."""
     unknown = shared_stage.run(command, "--data", "local", "--json", UNKNOWN)

@@ -23,6 +23,7 @@ from protocol import (
     Bye,
     Cancel,
     Chunk,
+    Decline,
     ErrorCode,
     Frame,
     Heartbeat,
@@ -208,6 +209,25 @@ async def test_a_peer_that_lies_about_its_load_and_offers_harms_nobody() -> None
             info = next(info for info in node.peers() if info.peer_id == peer.peer_id)
             assert info.connected
             assert info.addresses == ()
+
+
+@pytest.mark.parametrize("greeting", [(), (Hello(),)], ids=["simple client", "node"])
+async def test_a_flood_of_offers_gets_one_answer_and_no_work(greeting: tuple[Frame, ...]) -> None:
+    """A stranger is told what to do; a client that has not greeted is told to."""
+    with trio.fail_after(30):
+        async with victim() as (node, _), bad_peer(node.addresses[0]) as peer:
+            waiting = await node.enqueue("x", kind="wanted")
+            stream = await peer.open()
+            await stream.say(*greeting, *(Offer(slots=1_000_000, kinds=("wanted",), pull=True) for _ in range(1_000)))
+            await stream.say(Heartbeat(ping=7))
+            heard = []
+            while (frame := await stream.hear()) != Heartbeat(pong=7, load=1):
+                assert frame is not None
+                heard += [frame] if not isinstance(frame, Hello | Heartbeat) else []
+            (decline,) = heard
+            assert isinstance(decline, Decline)
+            assert ("--worker" if greeting else "Hello") in decline.message
+            assert node.get_task(waiting).attempt == 0
 
 
 async def test_a_peer_with_tiny_limits_cannot_break_what_is_told_to_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from node.dispatcher import Dispatcher
 from node.executors.echo import EchoExecutor
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
+from node.gateways.offering import Offering
 from node.gateways.p2p import PeerGateway
 from node.interfaces import Executor, Store
 from node.manager import TaskManager
@@ -41,6 +42,10 @@ class MemoryNode:
         capacity: how much it keeps.
         allow: who may use what; may be changed while it runs.
         former: the node that this one is after a restart of its process: it goes on with the same network.
+
+    Attributes:
+        trusts: tells whether a peer may be given tasks that did not name it; may be changed while it runs.
+        offering: what it offers the node that it works for, once `work_for` has been called.
     """
 
     def __init__(
@@ -63,18 +68,11 @@ class MemoryNode:
         self.executors = {executor.kind: executor for executor in (EchoExecutor(), *executors)}
         self.allow = allow if allow is not None else {}
         self.manager = TaskManager(self.store, self.clock, self.feed, own_id=self.peer_id, capacity=capacity)
-        notary = self.make_notary()
-        self.remote = RemoteDelegate(self.network, notary)
-        self.gateway = PeerGateway(
-            self.manager,
-            self.feed,
-            self.clock,
-            own_id=self.peer_id,
-            executors=self.executors,
-            access=Access(allow=self.allow, max_in_flight=limits.in_flight),
-            usage=self.manager.usage,
-            notary=notary,
-        )
+        self._notary = self.make_notary()
+        self.remote = RemoteDelegate(self.network, self._trusts, self._notary)
+        self.trusts: Callable[[PeerId], bool] = lambda _: True
+        self.offering: Offering | None = None
+        self.gateway = self._make_gateway(None)
         self.dispatcher = Dispatcher(
             self.manager,
             self.feed,
@@ -83,8 +81,29 @@ class MemoryNode:
             self.executors,
             self.remote,
             random.Random(7),
-            lambda _: True,
+            self._trusts,
         )
+
+    def work_for(self, owner: PeerId, slots: int) -> None:
+        """Ask a node for so many tasks at once, and take those of nobody else; to be called before it runs."""
+        self.offering = Offering(self.network, owner, slots, self.advert_for)
+        self.gateway = self._make_gateway(owner)
+
+    def _make_gateway(self, works_for: PeerId | None) -> PeerGateway:
+        return PeerGateway(
+            self.manager,
+            self.feed,
+            self.clock,
+            own_id=self.peer_id,
+            executors=self.executors,
+            access=Access(allow=self.allow, max_in_flight=self.network.limits.in_flight, works_for=works_for),
+            usage=self.manager.usage,
+            notary=self._notary,
+            offering=self.offering,
+        )
+
+    def _trusts(self, peer_id: PeerId) -> bool:
+        return self.trusts(peer_id)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[MemoryNode]:

@@ -12,11 +12,12 @@ import trio.testing
 
 from node.app import Node, open_node
 from node.config import NodeConfig
+from node.coordination.explain import Wait
 from node.gateways.http.client import ControlClient
 from node.interfaces import Change, Committed
 from node.stores.memory import MemoryStore
 from node.testing import Hang, Return, ScriptedExecutor, Until
-from protocol import ErrorCode, InvalidTask, PeertaskError, TaskFailed, TaskNotFound, TaskStatus, new_task_id
+from protocol import ErrorCode, InvalidTask, PeerId, PeertaskError, TaskFailed, TaskNotFound, TaskStatus, new_task_id
 
 # Bounds every test; a session opens in some 50 ms.
 TEST_S = 60.0
@@ -52,6 +53,25 @@ async def test_a_node_that_may_choose_finds_someone_who_can() -> None:
         here, there = await ann.submit("here", kind="echo"), await ann.submit("there", kind="scripted")
         assert ann.get_task(here.task_id).holder in {ann.peer_id, ben.peer_id}
         assert ann.get_task(there.task_id).holder == ben.peer_id
+
+
+async def echoed(prompt: str) -> str:
+    """Return what was asked."""
+    return prompt
+
+
+async def test_a_node_has_only_the_kinds_that_its_settings_name() -> None:
+    """What is registered besides is left out; a task of it waits for a worker that was named."""
+    config = NodeConfig(listen=(), kinds=("echo", "shout"), workers=(PeerId("12D3KooWWorker"),))
+    async with open_node(config) as node:
+        for kind in ("shout", "whisper"):
+            node.task(kind)(echoed)
+        assert node.kinds == ("echo", "shout")
+        task_id = await node.enqueue("x", kind="whisper")
+        (reason,) = (await node.explain(task_id)).waits_for
+        assert reason.wait is Wait.WORKER
+        with pytest.raises(TaskNotFound):
+            await node.explain(new_task_id())
 
 
 async def test_a_function_is_registered_with_one_decorator() -> None:

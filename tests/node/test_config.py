@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def test_peers_are_allowed_by_kind_or_for_every_kind(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('[allow]\n"*" = ["12D3A"]\nllm = ["12D3B"]')
     assert NodeConfig.load(file, environment={}).allow == {"*": ("12D3A",), "llm": ("12D3B",)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "in_flight"),
+    [({}, os.cpu_count()), ({"work_slots": 3}, 3), ({"work_slots": 300}, 256), ({"max_in_flight": 1}, 1)],
+)
+def test_a_node_that_works_for_another_takes_as_many_tasks_as_it_offers(
+    settings: dict[str, int], in_flight: int
+) -> None:
+    """As many as there are processors by default, never more than one peer may have; its Hello says the same."""
+    config = NodeConfig(work_for=PEER, **settings)  # type: ignore[arg-type]
+    assert (config.works_for, config.in_flight, config.limits.in_flight) == ("12D3KooWPeer", in_flight, in_flight)
+    assert NodeConfig().works_for is None
+    assert NodeConfig().in_flight == 256
 
 
 def test_a_data_folder_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -765,7 +765,7 @@ class Asking:
         self.hub = hub
         self.network = MemoryNetwork(hub, "ann")
         self.peer = MemoryNetwork(hub, "ben")
-        self.delegate = RemoteDelegate(self.network)
+        self.delegate = RemoteDelegate(self.network, lambda _: True)
         self.asked = RecordingHandler()
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ from protocol import (
     Chunk,
     Claimed,
     Completed,
+    Decline,
     Discover,
     ErrorCode,
     Fact,
@@ -123,6 +124,7 @@ PLAIN_FRAMES: dict[str, Frame] = {
     "attach": Attach(TASK_ID),
     "cancel": Cancel(TASK_ID),
     "offer": Offer(slots=0),
+    "decline": Decline(ErrorCode.FORBIDDEN),
     "heartbeat": Heartbeat(),
     "peers": Peers(),
     "register": Register(ttl_ms=0),
@@ -142,7 +144,8 @@ FULL_FRAMES: dict[str, Frame] = {
     "result": Result(task_id=TASK_ID, seq=9, result=FULL_RESULT),
     "attach": Attach(TASK_ID, after_seq=3),
     "cancel": Cancel(TASK_ID),
-    "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",)),
+    "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",), pull=True),
+    "decline": Decline(ErrorCode.FORBIDDEN, "only named peers get work here"),
     "heartbeat": Heartbeat(load=3, ping=123_456, pong=654_321),
     "peers": Peers((HINT,), registered=True),
     "register": Register(ttl_ms=3_600_000),
@@ -163,6 +166,7 @@ VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, resul
 VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
 VECTOR_FRAMES["hello"]["without word of peers"] = HELLO_WITHOUT_PEERS
+VECTOR_FRAMES["offer"]["that asks for nothing"] = Offer(slots=8, kinds=("echo",), personas=("reviewer",))
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

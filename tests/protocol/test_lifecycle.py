@@ -6,6 +6,7 @@ import pytest
 
 from protocol import (
     LOST_REASONS,
+    REFUSED_REASONS,
     TRANSITIONS,
     UNSTARTED_REASONS,
     Cancelled,
@@ -13,6 +14,7 @@ from protocol import (
     Claimed,
     ErrorCode,
     IllegalTransition,
+    PeerId,
     Progressed,
     Released,
     StaleAttempt,
@@ -181,19 +183,27 @@ def test_a_cancelled_record_says_so_as_a_failure() -> None:
     assert (record.failure.code, record.lease_until) == (ErrorCode.CANCELLED, 0)
 
 
-@pytest.mark.parametrize("reason", ErrorCode)
-def test_a_release_counts_as_a_failure_or_as_a_lost_lease_or_as_nothing(reason: ErrorCode) -> None:
-    """A dying machine must not burn the retries, and what was never tried counts as nothing."""
+@pytest.mark.parametrize(("reason", "target"), list(itertools.product(ErrorCode, [BOB, None])))
+def test_a_release_counts_as_a_failure_or_as_a_lost_lease_or_as_nothing(
+    reason: ErrorCode, target: PeerId | None
+) -> None:
+    """A dying machine must not burn the retries, and what was never tried counts as nothing.
+
+    Nor does a refusal, where another peer may have the task.
+    """
     record = record_in(TaskStatus.EXECUTING)
+    record.target = target
     after = advance(record, Released(TASK_ID, NOON + 4, 1, reason, "why", NOON + 5_000))
     lost = reason in {ErrorCode.LEASE_LOST, ErrorCode.PEER_LOST}
     untried = reason in {ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.PEER_UNREACHABLE}
-    assert (after.lost_leases, after.failures) == (int(lost), int(not lost and not untried))
+    refused = target is None and reason in {ErrorCode.FORBIDDEN, ErrorCode.NO_EXECUTOR, ErrorCode.TOO_LARGE}
+    assert (after.lost_leases, after.failures) == (int(lost), int(not (lost or untried or refused)))
 
 
 def test_the_reasons_of_a_release_do_not_overlap() -> None:
-    """No reason is both a lost lease and an attempt that never began."""
+    """No reason is two of a lost lease, an attempt that never began, and a refusal."""
     assert not LOST_REASONS & UNSTARTED_REASONS
+    assert not (LOST_REASONS | UNSTARTED_REASONS) & REFUSED_REASONS
 
 
 def test_a_new_record_is_pending_and_has_seen_one_fact() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from typing import Any
 
 import click
@@ -11,6 +9,7 @@ import click
 from node.cli.exit_codes import ExitCode
 from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, node_options
+from node.cli.starting import exit_quietly_while_starting
 
 
 @click.command(
@@ -59,6 +58,13 @@ from node.cli.options import Invocation, node_options
     help="A peer that may use the closed kinds, or one of them; mock and echo are open to all.",
 )
 @click.option(
+    "--worker",
+    "workers",
+    multiple=True,
+    metavar="PEER",
+    help="A peer that may do tasks of this node that did not name it, as `peertask work` asks for; may be repeated.",
+)
+@click.option(
     "--store",
     type=click.Choice(["sqlite", "files", "redis", "memory"]),
     help="Where tasks are kept. [default: sqlite, in the data folder]",
@@ -78,13 +84,7 @@ def command(call: Invocation, *, temporary: bool, until_eof: bool, **settings: A
     It prints its addresses when it is ready. SIGINT (Ctrl-C) or SIGTERM lets it finish what it executes, for 10 seconds
     at most, and end; a second one ends it at once.
     """
-    _exit_quietly_while_starting()
+    exit_quietly_while_starting()
     from node.cli.serving import serve_node
 
     return serve_node(call, settings, temporary=temporary, until_eof=until_eof)
-
-
-def _exit_quietly_while_starting() -> None:
-    """Let a signal that comes before there is anything to drain end the program just as well."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))

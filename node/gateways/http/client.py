@@ -21,6 +21,7 @@ from node.gateways.http.response_models import (
     BatchView,
     ErrorView,
     EventView,
+    ExplanationView,
     HealthView,
     LaggedView,
     NodeView,
@@ -141,6 +142,10 @@ class ControlClient:
             query: which ones: status, project, session_id, requester, limit.
         """
         return (await self._ask(TaskList, "GET", "/v1/tasks", query=query)).tasks
+
+    async def explain(self, task_id: TaskId) -> ExplanationView:
+        """Return why a task is where it is."""
+        return await self._ask(ExplanationView, "GET", f"/v1/tasks/{task_id}/explanation")
 
     async def cancel(self, task_id: TaskId) -> TaskView:
         """Ask for a task to be stopped."""

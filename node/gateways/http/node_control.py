@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from node.coordination.explain import Explanation
 from node.interfaces import PeerInfo
 from protocol import PeerAdvert, PeerId, Receipt
 
@@ -67,6 +68,10 @@ class NodeControl(ABC):
             PeertaskError: ILLEGAL_TRANSITION when it is not complete; PEER_UNREACHABLE, NOT_FOUND, PROTOCOL, TIMEOUT or
                 BUSY when the peer gives none.
         """
+
+    @abstractmethod
+    async def explain(self, task_id: str) -> Explanation:
+        """Tell why a task is where it is; raises `TaskNotFound`."""
 
     @abstractmethod
     def peers(self) -> Sequence[PeerInfo]:

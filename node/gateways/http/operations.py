@@ -21,6 +21,7 @@ from node.gateways.http.request_models import (
 )
 from node.gateways.http.response_models import (
     BatchView,
+    ExplanationView,
     HealthView,
     NodeView,
     PeerList,
@@ -140,6 +141,16 @@ OPERATIONS: Final = (
         handler=task_handlers.get_receipt,
         answers={200: ReceiptView},
         errors=(404, 409, 429, 502, 504),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/explanation",
+        name="explainTask",
+        summary="Tell why a task is where it is.",
+        details="Who was asked, who could do it, and what it waits for, as it is at the moment of the request.",
+        handler=task_handlers.explain,
+        answers={200: ExplanationView},
+        errors=(404,),
     ),
     Operation(
         method="POST",

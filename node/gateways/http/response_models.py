@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_serializer
 
+from node.coordination.explain import Explanation, Verdict, Wait
 from node.gateways.http.node_control import Health, NodeInfo
 from node.interfaces import Change, PeerInfo, PeerSource
 from protocol import (
@@ -238,6 +239,70 @@ class LaggedView(_Response):
 
     missed: int | None
     """How many; null when nobody knows."""
+
+
+class ReasonView(_Response):
+    """One thing that a task waits for."""
+
+    wait: Wait
+    """What kind of thing, for programs."""
+    text: str
+    """What exactly, for people."""
+    until: int | None
+    """When it is over, in milliseconds since the epoch; null when nobody knows."""
+
+
+class CandidateView(_Response):
+    """A worker that was considered for a task."""
+
+    peer_id: PeerId
+    verdict: Verdict
+    """Whether it can have the task, for programs."""
+    text: str
+    """Why, for people."""
+    busy: int
+    """How many tasks of the node it has."""
+    slots: int
+    """How many of them it takes at once."""
+    load: int
+    """How many tasks it has in all, as far as it told."""
+
+
+class TrialView(_Response):
+    """An attempt at a task."""
+
+    attempt: int
+    """Its number, from 1."""
+    holder: PeerId
+    """Who had the task."""
+    begun_at: int
+    """In milliseconds since the epoch, as `ended_at`."""
+    ended_at: int | None
+    """Null while it goes on."""
+    code: ErrorCode | None
+    """Why it brought no result; null when it did, or goes on."""
+    text: str
+    """The same, for people."""
+
+
+class ExplanationView(_Response):
+    """Why a task is where it is, at the moment of the request."""
+
+    task_id: TaskId
+    status: TaskStatus
+    outcome: str
+    """How it has ended, for people; empty when it has not."""
+    waits_for: tuple[ReasonView, ...]
+    """What it waits for; empty when it has ended."""
+    candidates: tuple[CandidateView, ...]
+    """Who is considered, the ones that can have it first; empty when it has ended."""
+    trials: tuple[TrialView, ...]
+    """What has been tried, as far as the facts are kept."""
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> Self:
+        """Describe an explanation."""
+        return cls.model_validate(explanation)
 
 
 class PeerView(_Response):

@@ -17,6 +17,7 @@ from node.gateways.http.response_models import (
     BatchView,
     ErrorBody,
     EventView,
+    ExplanationView,
     LaggedView,
     ReceiptView,
     TaskList,
@@ -65,6 +66,11 @@ async def get_result(gateway: Gateway, call: Call) -> Reply:
 async def get_receipt(gateway: Gateway, call: Call) -> Reply:
     """Return the receipt of a task that is complete."""
     return Reply(ReceiptView.of(await gateway.node.receipt(call.task_id)))
+
+
+async def explain(gateway: Gateway, call: Call) -> Reply:
+    """Tell why a task is where it is."""
+    return Reply(ExplanationView.of(await gateway.node.explain(call.task_id)))
 
 
 async def cancel(gateway: Gateway, call: Call) -> Reply:

@@ -279,20 +279,6 @@ def test_a_task_goes_where_its_target_and_policy_say(
     assert holders(decide(backlog, *workers)) == ([] if expected is None else [expected])
 
 
-def test_a_task_for_anybody_goes_to_the_least_loaded() -> None:
-    """The share of busy slots counts, what others have at a peer included; among equals this node."""
-    full, idle, equal = remote(PEER, 10, load=5), remote(OTHER, 10, load=1), local(10)
-    backlog = backlog_of(*[record(number, target=None) for number in range(3)])
-    assert holders(decide(backlog, full, idle, equal)) == [OWN, OWN, OTHER]
-
-
-def test_what_this_node_has_at_a_peer_counts_once() -> None:
-    """The load that a peer tells includes the tasks of whoever hears it."""
-    busy, loaded = remote(PEER, 10, load=4), remote(OTHER, 10, load=5)
-    busy.busy = 4
-    assert holders(decide(backlog_of(record(1, target=None)), busy, loaded)) == [PEER]
-
-
 def test_only_what_may_run_here_counts_as_waiting_here() -> None:
     """What waits for another peer is no load of this node."""
     here, anywhere, away = record(1), record(2, target=None), record(3, target=PEER)

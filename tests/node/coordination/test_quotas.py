@@ -51,6 +51,21 @@ def test_safe_kinds_are_open_and_every_other_is_closed_until_the_peer_is_listed(
             assert ANN in refused.value.remedy
 
 
+def test_a_node_that_works_for_a_peer_works_for_it_alone_and_with_everything() -> None:
+    """Whoever else asks is told so, and not what there is."""
+    rules = Access(allow={EVERY_KIND: (ANN,)}, max_in_flight=4, works_for=BEN)
+    assert rules.kinds_for(BEN, KINDS) == tuple(sorted(KINDS))
+    assert rules.kinds_for(ANN, KINDS) == ()
+    rules.check_kind(BEN, "command", KINDS)
+    for kind in ("echo", "dance"):
+        with pytest.raises(TaskRejected, match=f"works for peer {BEN} alone") as refused:
+            rules.check_kind(ANN, kind, KINDS)
+        assert refused.value.code is ErrorCode.FORBIDDEN
+    with pytest.raises(TaskRejected) as refused:
+        rules.check_kind(BEN, "dance", KINDS)
+    assert refused.value.code is ErrorCode.NO_EXECUTOR
+
+
 def test_an_unknown_kind_is_refused_naming_those_that_the_peer_may_use() -> None:
     """A peer is not told of kinds that are closed to it."""
     with pytest.raises(TaskRejected, match=r"no executor for kind 'dance'.*: echo, mock") as refused:

@@ -14,6 +14,7 @@ from node.coordination.retries import (
     MAX_LOST_LEASES,
     MAX_RETRY_AFTER_MS,
     REATTACH_GRACE_MS,
+    REFUSED_RETRY_MS,
     after_failure,
     after_restart,
     backoff_ms,
@@ -21,6 +22,7 @@ from node.coordination.retries import (
 from node.testing import START_MS, make_task
 from protocol import (
     LOST_REASONS,
+    REFUSED_REASONS,
     TRAITS,
     UNSTARTED_REASONS,
     Cancelled,
@@ -124,6 +126,24 @@ def test_a_failure_that_the_worker_has_recorded_is_the_end(code: ErrorCode) -> N
     fact = decide(executing(), code, final=True)
     assert isinstance(fact, Failed)
     assert fact.failure.code is code
+
+
+@pytest.mark.parametrize(("code", "others"), list(product(ErrorCode, [True, False])))
+def test_a_refusal_of_a_task_that_others_may_have_sends_it_on(code: ErrorCode, *, others: bool) -> None:
+    """At once while somebody is left who has not refused it, else after a while; it costs no retry."""
+    record = executing(target=None)
+    failure = Failure.of(code, "no")
+    fact = after_failure(record, failure, now=START_MS, rng=random.Random(1), others=others)
+    alone = after_failure(record, failure, now=START_MS, rng=random.Random(1))
+    if code in REFUSED_REASONS | UNSTARTED_REASONS and others:
+        assert fact == Released(record.id, START_MS, 1, code, "no", 0)
+    elif code in REFUSED_REASONS - {ErrorCode.TOO_LARGE}:
+        assert isinstance(fact, Released)
+        assert START_MS + REFUSED_RETRY_MS <= fact.not_before <= START_MS + 1.5 * REFUSED_RETRY_MS
+        assert isinstance(alone, Failed)
+    else:
+        assert fact == alone
+    assert advance(record, fact).failures == (code in RETRYABLE)
 
 
 def test_the_counters_are_apart() -> None:

@@ -13,6 +13,7 @@ import httpx
 import trio
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from node.coordination.explain import Explanation
 from node.feed import Feed
 from node.gateways.http.events import KEEP_ALIVE_S
 from node.gateways.http.folder import ControlAddress
@@ -40,6 +41,7 @@ from protocol import (
     Receipt,
     Started,
     TaskId,
+    TaskNotFound,
     TaskResult,
 )
 
@@ -57,6 +59,7 @@ class ScriptedNode(NodeControl):
         self.known: dict[PeerId, PeerInfo] = {}
         self.status = Health("ok")
         self.receipts: dict[str, Receipt] = {}
+        self.explanations: dict[str, Explanation] = {}
 
     def info(self) -> NodeInfo:
         """Return fixed facts."""
@@ -76,6 +79,12 @@ class ScriptedNode(NodeControl):
     def metrics(self) -> str:
         """Return one metric."""
         return "# TYPE peertask_open_tasks gauge\npeertask_open_tasks 3.0\n"
+
+    async def explain(self, task_id: str) -> Explanation:
+        """Return what `explanations` has."""
+        if task_id not in self.explanations:
+            raise TaskNotFound(f"there is no task {task_id}")
+        return self.explanations[task_id]
 
     def peers(self) -> Sequence[PeerInfo]:
         """Return those that were connected."""

@@ -12,10 +12,13 @@ import pytest
 import trio
 import trio.testing
 
+from node.coordination.explain import Candidate, Explanation, Reason, Trial, Verdict, Wait
+from node.gateways.http.client import ControlClient
 from node.gateways.http.errors import STATUS_OF
 from node.gateways.http.limits import ENVELOPE_BYTES
+from node.gateways.http.response_models import ExplanationView
 from node.testing import HeldStore
-from protocol import ErrorCode, TaskId, new_task_id
+from protocol import ErrorCode, TaskId, TaskStatus, new_task_id
 from tests.node.gateways.http_node import OWN_ID, PEER_ADDRESS, PEER_ID, connected, serving
 from tests.protocol.samples import RECEIPT
 
@@ -339,3 +342,37 @@ async def test_the_receipt_of_a_task_is_shown_when_it_is_complete(tmp_path: Path
         served.node.receipts[task_id] = RECEIPT
         answer = await client.get(f"/v1/tasks/{task_id}/receipt")
         assert (answer.status_code, answer.json()) == (200, RECEIPT.to_dict())
+
+
+async def test_an_explanation_is_told_in_full(tmp_path: Path) -> None:
+    """What the node says of a task, and 404 of one that it does not know."""
+    task_id = new_task_id()
+    async with serving(tmp_path) as served, connected(served) as client:
+        assert (await client.get(f"/v1/tasks/{task_id}/explanation")).status_code == 404
+        served.node.explanations[task_id] = Explanation(
+            task_id=task_id,
+            status=TaskStatus.PENDING,
+            outcome="",
+            waits_for=(Reason(Wait.BACKOFF, "a while", 5_000),),
+            candidates=(Candidate(peer_id=PEER_ID, verdict=Verdict.FULL, text="1 of 1", busy=1, slots=1, load=3),),
+            trials=(Trial(1, PEER_ID, 1_000, 2_000, ErrorCode.BUSY, "full"),),
+        )
+        assert (await client.get(f"/v1/tasks/{task_id}/explanation")).json() == {
+            "task_id": task_id,
+            "status": "pending",
+            "outcome": "",
+            "waits_for": [{"wait": "backoff", "text": "a while", "until": 5_000}],
+            "candidates": [{"peer_id": PEER_ID, "verdict": "full", "text": "1 of 1", "busy": 1, "slots": 1, "load": 3}],
+            "trials": [
+                {
+                    "attempt": 1,
+                    "holder": PEER_ID,
+                    "begun_at": 1_000,
+                    "ended_at": 2_000,
+                    "code": "BUSY",
+                    "text": "full",
+                }
+            ],
+        }
+        shown = await ControlClient(tmp_path).explain(task_id)
+        assert shown == ExplanationView.of(served.node.explanations[task_id])

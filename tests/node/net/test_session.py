@@ -330,6 +330,18 @@ async def test_a_new_load_or_offer_changes_the_advert_and_is_told() -> None:
             assert session.advert == owner.adverts[-1]
 
 
+async def test_an_offer_is_a_credit_only_when_it_asks_for_work() -> None:
+    """Then it is handed on too; others only change the advert."""
+    owner = RecordingOwner()
+    with trio.fail_after(10):
+        async with raw_peer(owner) as (session, peer, _):
+            await peer.say(Hello(), Offer(slots=1), asking := Offer(slots=2, pull=True), Offer(slots=3))
+            await peer.say(Submit(make_task()))
+            await owner.wait_for_frames(2)
+            assert owner.frames[0] == asking
+            assert session.offered == 2
+
+
 async def test_silence_ends_a_session_at_the_agreed_second_and_without_a_word(autojump_clock: MockClock) -> None:
     """The connection is aborted at once, because a frozen peer reads no goodbye."""
     del autojump_clock

@@ -36,6 +36,7 @@ from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.net.signing import signer, verify
 from node.retention import Capacity
+from node.retrying import submit_again
 from node.storage import Storage, storage_of
 from node.stores.measured import MeasuredStore
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
@@ -43,6 +44,7 @@ from protocol import (
     ErrorCode,
     PeerAdvert,
     PeerId,
+    PeertaskError,
     Receipt,
     Task,
     TaskId,
@@ -386,6 +388,22 @@ class Node(NodeControl):
     def cancel(self, task_id: str) -> TaskRecord:
         """Ask for a task to be stopped; `result` tells when it has."""
         return self.manager.cancel_task(parse_task_id(task_id))
+
+    async def retry(self, task_id: str) -> TaskId:
+        """Have a task done again that failed or was cancelled, and return the id of the new task once it is saved.
+
+        The new task is as the first one, which stays as it is, and names it in its metadata as ``retry_of``.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+            PeertaskError: FORBIDDEN when another peer asked for it, ILLEGAL_TRANSITION when it has not ended or has a
+                result, CONFLICT when it has been retried already; BUSY or DRAINING as `enqueue`.
+        """
+        (became,) = submit_again(self.manager, [parse_task_id(task_id)], own_id=self.peer_id, now=self._clock.now())
+        if isinstance(became, PeertaskError):
+            raise became
+        await self.manager.wait_saved(became.id)
+        return became.id
 
     def watch(
         self, task_id: str | None = None, after_seq: int = 0

@@ -33,6 +33,7 @@ LAYER_OF = {
     "archive": DISPATCHER,
     "coordinator": DISPATCHER,
     "retention": FOUNDATION,
+    "retrying": FOUNDATION,
     "dispatcher": DISPATCHER,
     "storage": DISPATCHER,
     "app": APP,

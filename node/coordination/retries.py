@@ -93,9 +93,13 @@ def _wait_ms(record: TaskRecord, failure: Failure, rng: random.Random, retry_aft
         return _after_loss_ms(record)
     if failure.code in UNSTARTED_REASONS:
         return round(min(retry_after_ms or BUSY_RETRY_MS, MAX_RETRY_AFTER_MS) * rng.uniform(1.0, 1.5))
-    if failure.retryable and record.failures + 1 < policy.attempts:
+    if _worth_another(policy, failure) and record.failures + 1 < policy.attempts:
         return backoff_ms(policy, record.failures + 1, rng)
     return None
+
+
+def _worth_another(policy: RetryPolicy, failure: Failure) -> bool:
+    return failure.retryable if policy.retry_on is None else failure.code in policy.retry_on
 
 
 def _after_loss_ms(record: TaskRecord) -> int | None:

@@ -138,6 +138,15 @@ VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
 VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, result=RESULT, receipt=RECEIPT)
 VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
+VECTOR_FRAMES["submit"]["with codes to retry on"] = Submit(
+    Task(
+        id=TASK_ID,
+        prompt="Hello",
+        sender=ALICE,
+        timestamp=NOON,
+        retry=RetryPolicy(retry_on=(ErrorCode.EXECUTION_FAILED, ErrorCode.TIMEOUT)),
+    )
+)
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

@@ -14,7 +14,7 @@ from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
     from node.gateways.http.client import ControlClient
-    from node.gateways.http.response_models import TaskView
+    from node.gateways.http.response_models import TaskSummary, TaskView
     from protocol import TaskId
 
 
@@ -50,7 +50,11 @@ def command(call: Invocation, *, task: str, events: bool, receipt: bool) -> Exit
         if events:
             await _tell_events(client, found, as_json=call.as_json)
             return ExitCode.OK
-        click.echo(found.model_dump_json() if call.as_json else "\n".join(_lines(found)))
+        if call.as_json:
+            click.echo(found.model_dump_json())
+            return ExitCode.OK
+        retries = await client.list_tasks(retry_of=task_id, limit=1) if found.failure else ()
+        click.echo("\n".join(_lines(found, *retries)))
         return ExitCode.OK
 
     return ask_local_node(call, question)
@@ -75,7 +79,7 @@ async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) 
                 return
 
 
-def _lines(task: TaskView) -> Iterator[str]:
+def _lines(task: TaskView, retry: TaskSummary | None = None) -> Iterator[str]:
     from node.cli.terminal import short_time
 
     yield f"task       {task.id}"
@@ -87,6 +91,10 @@ def _lines(task: TaskView) -> Iterator[str]:
     yield f"attempts   {task.attempt} ({task.failures} failed, {task.lost_leases} lost their worker)"
     yield f"created    {task.created_at_iso}"
     yield f"updated    {task.updated_at_iso} ({short_time(task.updated_at - task.created_at)} later)"
+    if task.retry_of:
+        yield f"retry of   {task.retry_of}"
+    if retry is not None:
+        yield f"retried as {retry.id}, which is {retry.status.value}"
     if task.params:
         yield f"params     {json.dumps(task.params, ensure_ascii=False)}"
     yield from ("", "prompt", _indented(task.prompt))

@@ -109,10 +109,20 @@ class ControlClient:
         Returns:
             For each task, in their order, its summary or the error that refused it.
         """
+        return await self._ask_for_each("/v1/tasks:batch", [{"id": new_task_id(), **task} for task in tasks])
+
+    async def retry_many(self, task_ids: Sequence[TaskId]) -> list[TaskSummary | PeertaskError]:
+        """Have tasks done again that failed or were cancelled; each is taken or refused on its own.
+
+        Returns:
+            For each task, in their order, the summary of the new task or the error that refused it.
+        """
+        return await self._ask_for_each("/v1/tasks:retry", task_ids)
+
+    async def _ask_for_each(self, path: str, tasks: Sequence[Any]) -> list[TaskSummary | PeertaskError]:
         became: list[TaskSummary | PeertaskError] = []
         for first in range(0, len(tasks), MAX_BATCH):
-            body = {"tasks": [{"id": new_task_id(), **task} for task in tasks[first : first + MAX_BATCH]]}
-            answer = await self._ask(BatchView, "POST", "/v1/tasks:batch", body=body)
+            answer = await self._ask(BatchView, "POST", path, body={"tasks": tasks[first : first + MAX_BATCH]})
             for item in answer.results:
                 if item.task is not None:
                     became.append(item.task)
@@ -138,7 +148,7 @@ class ControlClient:
         """Return summaries, the newest first.
 
         Args:
-            query: which ones: status, project, session_id, requester, limit.
+            query: which ones: status, project, session_id, requester, before, code, retry_of, unretried, limit.
         """
         return (await self._ask(TaskList, "GET", "/v1/tasks", query=query)).tasks
 

@@ -16,6 +16,7 @@ from node.gateways.http.request_models import (
     EventsQuery,
     FeedQuery,
     ListQuery,
+    RetryTasksRequest,
     TaskRequest,
     WaitQuery,
 )
@@ -98,6 +99,17 @@ OPERATIONS: Final = (
         body=BatchRequest,
         answers={200: BatchView},
         errors=(413,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks:retry",
+        name="retryTasks",
+        summary="Have up to 1,000 tasks done again that failed or were cancelled.",
+        details="Each is taken or refused on its own; the results have the order of the tasks. What is taken is a new"
+        " task whose `retry_of` names the old one, which stays as it is. Each is retried once: then its retry can be.",
+        handler=task_handlers.retry_tasks,
+        body=RetryTasksRequest,
+        answers={200: BatchView},
     ),
     Operation(
         method="GET",

@@ -24,6 +24,7 @@ from node.gateways.http.response_models import (
     TaskView,
 )
 from node.interfaces import Change, Lagged
+from node.retrying import submit_again
 from protocol import PeertaskError, TaskFailed, TaskId, TaskRecord
 
 _OK, _ACCEPTED, _NO_CONTENT = 200, 202, 204
@@ -41,6 +42,13 @@ async def submit_batch(gateway: Gateway, call: Call) -> Reply:
     """Take several tasks in, each on its own."""
     accepted = [await _try_submit(gateway, one, call.headers.get("traceparent")) for one in call.body.tasks]
     return Reply(BatchView(results=tuple([await _item(gateway, one) for one in accepted])))
+
+
+async def retry_tasks(gateway: Gateway, call: Call) -> Reply:
+    """Have tasks done again, each on its own."""
+    own_id = gateway.node.info().peer_id
+    again = submit_again(gateway.service, call.body.tasks, own_id=own_id, now=gateway.clock.now())
+    return Reply(BatchView(results=tuple([await _item(gateway, one) for one in again])))
 
 
 async def list_tasks(gateway: Gateway, call: Call) -> Reply:

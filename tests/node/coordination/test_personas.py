@@ -25,7 +25,7 @@ REVIEWER = frozenset({"reviewer"})
     ],
 )
 def test_a_task_goes_to_whoever_declares_its_persona(
-    wanted: str | None, declared: frozenset[str] | None, may: bool
+    wanted: str | None, declared: frozenset[str] | None, *, may: bool
 ) -> None:
     """A task without one goes to anyone, and a worker that does not look at personas takes any."""
     assert fits(wanted, declared) is may

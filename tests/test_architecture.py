@@ -32,6 +32,7 @@ LAYER_OF = {
     "history": FOUNDATION,
     "archive": DISPATCHER,
     "coordinator": DISPATCHER,
+    "personas": FOUNDATION,
     "retention": FOUNDATION,
     "retrying": FOUNDATION,
     "dispatcher": DISPATCHER,

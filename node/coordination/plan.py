@@ -164,8 +164,10 @@ class Backlog:
         """Return where a task may run."""
         task, target = record.task, record.target
         if self._may_run_here(record):
-            return Place(target, task.kind, elsewhere=False)
-        return Place(target, task.kind if task.retry.elsewhere else "", task.retry.elsewhere)
+            return Place(target, task.kind, elsewhere=False, persona=task.persona)
+        if not task.retry.elsewhere:
+            return Place(target, "", elsewhere=False)
+        return Place(target, task.kind, elsewhere=True, persona=task.persona)
 
     def due(self, now: int) -> None:
         """Let the tasks whose back-off is over wait in their queues."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from node.coordination.personas import fits
 from protocol import PeerId
 
 
@@ -20,6 +21,7 @@ class Worker:
         busy: how many it has.
         load: how many tasks it has in all, those of this node included, as far as it told; 0 for one of this node.
         trusted: whether it may be given tasks that did not name it.
+        personas: whom it can act as; None when it does not look at personas.
     """
 
     peer_id: PeerId
@@ -28,6 +30,7 @@ class Worker:
     busy: int = 0
     load: int = 0
     trusted: bool = True
+    personas: frozenset[str] | None = None
 
     @property
     def free(self) -> int:
@@ -46,11 +49,13 @@ class Place(NamedTuple):
         target: the peer that was asked for; None for any.
         kind: what it must be able to do; empty when the target was named, because it decides for itself.
         elsewhere: whether another peer will do when the target is away.
+        persona: whom it must be able to act as; None for anyone.
     """
 
     target: PeerId | None
     kind: str
     elsewhere: bool
+    persona: str | None = None
 
 
 class Roster:
@@ -70,15 +75,19 @@ class Roster:
 
     def able(self, place: Place) -> Sequence[Worker]:
         """Return who may have the tasks of a place, free or not."""
-        target, kind, elsewhere = place
+        target, kind, elsewhere, persona = place
         if target is not None:
             named = self._by_peer.get(target, ())
             if target == self._own_id:
-                return [worker for worker in named if worker.offers(kind)]
+                return [worker for worker in named if worker.offers(kind) and fits(persona, worker.personas)]
             if named or not elsewhere:
                 return named
         # Whoever reaches the port can say that it does anything: only those whom the operator named are chosen.
-        return [worker for worker in self._everyone if worker.trusted and worker.offers(kind)]
+        return [
+            worker
+            for worker in self._everyone
+            if worker.trusted and worker.offers(kind) and fits(persona, worker.personas)
+        ]
 
     def choose(self, able: Sequence[Worker]) -> Worker | None:
         """Return who of some workers takes the next task; None when nobody is free."""

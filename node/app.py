@@ -17,6 +17,8 @@ from node.clock import SystemClock
 from node.config import NodeConfig
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
+from node.coordination_service import Coordination, TaskNumbers
+from node.coordinator import TaskCoordinator
 from node.dispatcher import Dispatcher
 from node.executors.callable import CallableExecutor
 from node.executors.echo import EchoExecutor
@@ -35,9 +37,10 @@ from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.net.signing import signer, verify
+from node.personas import PersonaLibrary
 from node.retention import Capacity
 from node.retrying import submit_again
-from node.storage import Storage, storage_of
+from node.storage import Storage, persona_sources, storage_of
 from node.stores.measured import MeasuredStore
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
 from protocol import (
@@ -75,6 +78,7 @@ class Node(NodeControl):
         peer_id: who this node is.
         manager: the map of its tasks.
         feed: tells what happens to them.
+        coordination: what it coordinates with; None when the settings say that it does not.
     """
 
     def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
@@ -105,6 +109,7 @@ class Node(NodeControl):
         )
         self._notary = Notary(self.peer_id, signer(key_pair), verify, config.receipts)
         self._remote = RemoteDelegate(self._network, self._notary)
+        self.coordination = _coordination_of(config, self.manager, storage.store)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -126,6 +131,8 @@ class Node(NodeControl):
             self._trusts,
         )
         self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
+        if self.coordination is not None:
+            self._gateway.personas = self._dispatcher.personas = self.coordination.personas
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
 
@@ -145,6 +152,8 @@ class Node(NodeControl):
             self._network.running(self._gateway, self._remote, self._advert_for),
             open_background() as nursery,
         ):
+            if self.coordination is not None:
+                await self.coordination.personas.load()
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
             for address in (*self.config.peers, *self.config.bootstrap):
@@ -320,6 +329,8 @@ class Node(NodeControl):
         if metadata:
             fields["metadata"] = metadata
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
+        if task.persona is not None and self.coordination is not None:
+            await self.coordination.check_persona(task.persona, self.peers())
         target = None if to is None else await self._resolve(to)
         if target is None:
             self._check_somebody_may_come(task.kind)
@@ -466,7 +477,12 @@ class Node(NodeControl):
 
     def _advert_for(self, peer_id: PeerId) -> PeerAdvert:
         slots = max((executor.slots for executor in self._executors.values()), default=0)
-        return PeerAdvert(kinds=self._gateway.kinds_for(peer_id), slots=slots, load=self._dispatcher.local_load)
+        return PeerAdvert(
+            kinds=self._gateway.kinds_for(peer_id),
+            personas=tuple(sorted(self.config.personas)) if self.coordination is not None else (),
+            slots=slots,
+            load=self._dispatcher.local_load,
+        )
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
@@ -511,6 +527,13 @@ async def open_node(
             await stack.enter_async_context(node.answering())
         await stack.enter_async_context(node.running())
         yield node
+
+
+def _coordination_of(config: NodeConfig, manager: TaskManager, store: Store) -> Coordination | None:
+    if not config.coordination:
+        return None
+    personas = PersonaLibrary(persona_sources(store, config.data), config.personas)
+    return Coordination(personas, TaskCoordinator(manager, store) if isinstance(store, TaskNumbers) else None)
 
 
 def _capacity_of(config: NodeConfig) -> Capacity:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from node.coordination.dead_letters import retry_of
+from node.personas import Persona
 from protocol import (
     Artifact,
     Fact,
@@ -141,6 +142,11 @@ class Execution(ABC):
     task: Task
     attempt: int
     holder: PeerId
+
+    @property
+    def persona(self) -> Persona | None:
+        """Who does the task, with the definition that this node has; None when the task names nobody."""
+        return None
 
     @abstractmethod
     def remaining_ms(self) -> int | None:

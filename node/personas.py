@@ -117,12 +117,8 @@ class PersonaLibrary:
         return list(self._known.values())
 
     async def load(self) -> None:
-        """Read all sources; new problems are logged, and stop nothing.
-
-        Raises:
-            PeertaskError: code STORE_FAILED, when a source cannot be read; what was known stays known.
-        """
-        found = [await source.personas() for source in self._sources]
+        """Read all sources; a new problem is logged, a source that cannot be read is one, and none stops anything."""
+        found = [await _read(source) for source in self._sources]
         known = {persona.id: persona for source in reversed(found) for persona in source.personas}
         self._known = {persona_id: known[persona_id] for persona_id in sorted(known)}
         problems = tuple(problem for source in found for problem in source.problems)
@@ -192,6 +188,13 @@ class PersonaLibrary:
         await self.load()  # somebody may have just written the file
         if self._known:
             check_known(wanted, {*self._known, *self.declared, *elsewhere})
+
+
+async def _read(source: PersonaSource) -> FoundPersonas:
+    try:
+        return await source.personas()
+    except PeertaskError as error:
+        return FoundPersonas([], [str(error)])
 
 
 def placed(persona: Persona, place: str) -> Persona:

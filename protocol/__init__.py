@@ -5,7 +5,7 @@ of a task's status; `frames`, `codec`, `framing` and `conversation` are the sess
 here.
 """
 
-from protocol.advert import PeerAdvert
+from protocol.advert import MAX_ADVERTISED, PeerAdvert
 from protocol.codec import decode_body, encode_body
 from protocol.conversation import (
     SESSION_TABLE,
@@ -108,6 +108,7 @@ __all__ = [
     "DEFAULT_RETRY",
     "FRAME_TYPES",
     "LOST_REASONS",
+    "MAX_ADVERTISED",
     "MAX_FRAME_BYTES",
     "MAX_IN_FLIGHT",
     "MAX_MESSAGE_CHARS",

@@ -31,6 +31,7 @@ LAYER_OF = {
     "checkpoints": FOUNDATION,
     "history": FOUNDATION,
     "archive": DISPATCHER,
+    "coordination_service": FOUNDATION,
     "coordinator": DISPATCHER,
     "personas": FOUNDATION,
     "retention": FOUNDATION,

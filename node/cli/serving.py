@@ -89,7 +89,7 @@ def _log_format(call: Invocation) -> dict[str, object]:
 
 def _overrides(settings: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that were given; an option that was not must not hide the configuration file."""
-    given = {name: value for name, value in settings.items() if value not in {None, ()}}
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
     if "allow" in given:
         given["allow"] = _peers_by_kind(given["allow"])
     return given
@@ -185,7 +185,9 @@ def _introduction(node: Node, folder: Path, url: str | None) -> str:
     lines += [f"address   {address}" for address in node.addresses]
     lines += [f"data      {folder}"]
     lines += [f"http      {url}"] if url else []
-    lines += [f"kinds     {', '.join(node.kinds)}", ""]
+    lines += [f"kinds     {', '.join(node.kinds)}"]
+    lines += [f"personas  {', '.join(node.config.personas)}"] if node.config.personas else []
+    lines.append("")
     if node.addresses:
         lines += ["From another terminal:", f"  peertask send --to {node.addresses[0]} 'Hello'"]
     return "\n".join(lines)

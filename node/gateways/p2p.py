@@ -11,10 +11,12 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from node.coordination.personas import check_declared
 from node.coordination.quotas import Access, Usage, task_size
 from node.coordination.receipts import Notary
 from node.feed import Feed
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
+from node.personas import PersonaLibrary
 from protocol import (
     Accept,
     Attach,
@@ -56,6 +58,9 @@ class PeerGateway(ChannelHandler):
         access: who may use what.
         usage: what a peer has open here.
         notary: signs the receipts of results; without one they carry none.
+
+    Attributes:
+        personas: whom this node acts as, to be set before it runs; None when it does not look at personas.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class PeerGateway(ChannelHandler):
         self._access = access
         self._usage = usage
         self._notary = notary
+        self.personas: PersonaLibrary | None = None
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -128,6 +134,8 @@ class PeerGateway(ChannelHandler):
         executor = self._executors.get(task.kind)
         if executor is None or not executor.safe:
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
+        if task.persona is not None and self.personas is not None:
+            check_declared(task.persona, self.personas.declared)
         self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 
     def _attach(self, channel: Channel, frame: Attach) -> None:

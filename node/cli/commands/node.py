@@ -25,6 +25,7 @@ from node.cli.options import Invocation, node_options
         ("peertask node --listen /ip4/0.0.0.0/tcp/4001", "reachable from other machines"),
         ("peertask node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", ""),
         ("peertask node --allow summarise=12D3KooW…", "let a peer use a closed kind"),
+        ("peertask node --persona reviewer --persona writer", "take the tasks that name these personas too"),
         ("peertask node --json", "for programs: the first line says where it answers"),
     ],
 )
@@ -50,6 +51,12 @@ from node.cli.options import Invocation, node_options
     "--audit/--no-audit",
     default=None,
     help="Whether to keep the log that `peertask audit` reads, in the data folder. [default: audit]",
+)
+@click.option("--persona", "personas", multiple=True, metavar="NAME", help="A persona whose tasks it takes.")
+@click.option(
+    "--coordination/--no-coordination",
+    default=None,
+    help="Whether tasks go to workers by persona; without, the node does what it is given. [default: --coordination]",
 )
 @click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")
 @click.option("--temporary", is_flag=True, help="Make the data folder, and remove it at the end.")

@@ -53,8 +53,9 @@ def command(call: Invocation, *, task: str, events: bool, receipt: bool) -> Exit
         if call.as_json:
             click.echo(found.model_dump_json())
             return ExitCode.OK
+        waits_for = await _missing_worker(client, found)
         retries = await client.list_tasks(retry_of=task_id, limit=1) if found.failure else ()
-        click.echo("\n".join(_lines(found, *retries)))
+        click.echo("\n".join(_lines(found, waits_for, *retries)))
         return ExitCode.OK
 
     return ask_local_node(call, question)
@@ -68,6 +69,16 @@ async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool
     return ExitCode.OK
 
 
+async def _missing_worker(client: ControlClient, task: TaskView) -> str:
+    """Return what a task waits for, when nobody acts as its persona; else nothing."""
+    if task.status.value != "pending" or task.persona is None or task.target is not None:
+        return ""
+    adverts = [(await client.info()).advert, *(peer.advert for peer in await client.peers() if peer.connected)]
+    if any(advert is not None and task.persona in advert.personas for advert in adverts):
+        return ""
+    return f"a worker that acts as {task.persona}: neither this node nor a connected peer does"
+
+
 async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:
     from node.cli.events import tell_event
     from node.gateways.http.response_models import EventView
@@ -79,13 +90,17 @@ async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) 
                 return
 
 
-def _lines(task: TaskView, retry: TaskSummary | None = None) -> Iterator[str]:
+def _lines(task: TaskView, waits_for: str = "", retry: TaskSummary | None = None) -> Iterator[str]:
     from node.cli.terminal import short_time
 
     yield f"task       {task.id}"
     progress = f", {task.progress:.0%}" if task.progress else ""
     yield f"status     {task.status.value}{progress} {task.progress_message}".rstrip()
+    if waits_for:
+        yield f"waits for  {waits_for}"
     yield f"kind       {task.kind}, priority {task.priority}, project {task.project}"
+    if task.persona:
+        yield f"persona    {task.persona}"
     yield f"asked by   {task.requester}"
     yield f"done by    {task.holder or '–'}"
     yield f"attempts   {task.attempt} ({task.failures} failed, {task.lost_leases} lost their worker)"

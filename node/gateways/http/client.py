@@ -17,6 +17,7 @@ from node.gateways.http.events import END, KEEP_ALIVE_S, EventDecoder, ServerEve
 from node.gateways.http.exchange import Answer, NoAnswerError, open_exchange
 from node.gateways.http.folder import find_control, node_unavailable
 from node.gateways.http.limits import MAX_BATCH, MAX_WAIT_S
+from node.gateways.http.persona_models import PersonaList, PersonaView
 from node.gateways.http.response_models import (
     BatchView,
     ErrorView,
@@ -191,6 +192,25 @@ class ControlClient:
     async def disconnect(self, peer_id: str) -> None:
         """Have the node end the session with a peer, and not dial it again."""
         await self._send("DELETE", f"/v1/peers/{quote(peer_id)}")
+
+    async def personas(self) -> PersonaList:
+        """Return the personas that have a definition at the node, or that it acts as."""
+        return await self._ask(PersonaList, "GET", "/v1/personas")
+
+    async def persona(self, persona_id: str) -> PersonaView:
+        """Return one persona."""
+        return await self._ask(PersonaView, "GET", f"/v1/personas/{quote(persona_id, safe='')}")
+
+    async def save_persona(self, persona_id: str, definition: str, name: str | None = None) -> PersonaView:
+        """Define a persona, or define it anew."""
+        body = {"name": name, "definition": definition}
+        return await self._ask(PersonaView, "PUT", f"/v1/personas/{quote(persona_id, safe='')}", body=body)
+
+    async def remove_persona(self, persona_id: str) -> None:
+        """Forget the definition of a persona."""
+        status, content = await self._send("DELETE", f"/v1/personas/{quote(persona_id, safe='')}")
+        if status >= _ERRORS_FROM:
+            raise self._parse(ErrorView, status, content).error.to_error()
 
     async def info(self) -> NodeView:
         """Return what the node says about itself."""

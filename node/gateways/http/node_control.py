@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from node.coordination_service import Coordination
 from node.interfaces import PeerInfo
 from protocol import PeerAdvert, PeerId, Receipt
 
@@ -44,7 +45,13 @@ class Health:
 
 
 class NodeControl(ABC):
-    """The node itself, as the HTTP gateway sees it."""
+    """The node itself, as the HTTP gateway sees it.
+
+    Attributes:
+        coordination: what it coordinates with; None when it runs without.
+    """
+
+    coordination: Coordination | None = None
 
     @abstractmethod
     def info(self) -> NodeInfo:

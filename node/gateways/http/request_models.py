@@ -37,6 +37,8 @@ class Submission(_Request):
 
     to: str | None = None
     """Who shall do it: the address or the id of a peer; null lets the node choose."""
+    persona: str | None = None
+    """Who should do it, as any of the personas that are known; null for anyone."""
     timeout_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False)] | None = None
     """When the requester stops caring, in seconds from now; null for never."""
 

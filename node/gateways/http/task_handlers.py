@@ -33,6 +33,7 @@ _LAST_EVENT_ID = "last-event-id"
 
 async def submit(gateway: Gateway, call: Call) -> Reply:
     """Take a task in, and wait for its end when asked to."""
+    await gateway.check_persona(call.body.persona)
     target = await gateway.target(call.body.to)
     record = await gateway.saved(gateway.submit(call.body, target, call.headers.get("traceparent")))
     return _view(await gateway.ended(record.id, call.query.wait))
@@ -99,6 +100,7 @@ async def watch_all(gateway: Gateway, call: Call) -> Response:
 async def _try_submit(gateway: Gateway, submission: Submission, traceparent: str | None) -> TaskRecord | PeertaskError:
     await trio.lowlevel.checkpoint()
     try:
+        await gateway.check_persona(submission.persona)
         return gateway.submit(submission, await gateway.target(submission.to), traceparent)
     except PeertaskError as error:
         return error

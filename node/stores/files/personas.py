@@ -40,7 +40,7 @@ class PersonaFolder(PersonaSource):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
 
     async def personas(self) -> FoundPersonas:
         """Read all files; see `PersonaSource.personas`."""
@@ -69,12 +69,7 @@ class PersonaFolder(PersonaSource):
         return FoundPersonas(list(known.values()), problems)
 
     def _paths(self) -> list[Path]:
-        try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix in _SUFFIXES and path.stem[0] != ".")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _failed(f"the folder {self._folder} cannot be read: {error.strerror}") from error
+        return _files_in(self._folder) if self._folder.exists() else []
 
     def _save(self, persona: Persona) -> Persona:
         path = self._folder / f"{persona.id}.md"
@@ -107,6 +102,22 @@ class PersonaFolder(PersonaSource):
                     yield path
             except PeertaskError:
                 continue  # whose it is, nobody knows
+
+
+def persona_files(place: Path) -> list[Path]:
+    """Return the files below a folder that may define personas, by name, or the file itself.
+
+    Raises:
+        PeertaskError: code STORE_FAILED, when the folder cannot be read.
+    """
+    return _files_in(place) if place.is_dir() else [place]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name[0] != ".")
+    except OSError as error:
+        raise _failed(f"the folder {folder} cannot be read: {error.strerror}") from error
 
 
 def read_persona(path: Path) -> Persona:

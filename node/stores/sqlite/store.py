@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from node.background import open_background
+from node.coordination_service import TaskNumbers
 from node.interfaces import Change, Committed, Refused, Store
 from node.personas import FoundPersonas, Persona, PersonaSource, placed
 from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 _LOST = -2
 
 
-class SqliteStore(Store, PersonaSource):
+class SqliteStore(Store, TaskNumbers, PersonaSource):
     """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit

@@ -1,0 +1,46 @@
+"""What a node coordinates with, for its gateways; a node that runs without coordination has none of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.interfaces import PeerInfo, TaskCoordinationService
+from node.personas import PersonaLibrary
+from protocol import TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Coordination:
+    """The services of a node that coordinates; injected in the handlers of its gateways.
+
+    Attributes:
+        personas: who may be asked to do tasks.
+        tasks: takes tasks of planners in, by numbers; None where the store has no numbers.
+    """
+
+    personas: PersonaLibrary
+    tasks: TaskCoordinationService | None = None
+
+    async def check_persona(self, wanted: str | None, peers: Iterable[PeerInfo]) -> None:
+        """Refuse a task for a persona that neither this node nor a peer knows, where any are defined.
+
+        Args:
+            wanted: what the task names.
+            peers: those that the node knows.
+
+        Raises:
+            InvalidTask: names the personas that are known.
+        """
+        if wanted is not None:
+            adverts = (peer.advert for peer in peers if peer.advert is not None)
+            await self.personas.check(wanted, {persona for advert in adverts for persona in advert.personas})
+
+
+class TaskNumbers(ABC):
+    """A store that numbers its tasks."""
+
+    @abstractmethod
+    async def number_of(self, task_id: TaskId) -> int | None:
+        """Return the number of a task, greater than 0; None when it is not saved."""

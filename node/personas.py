@@ -47,12 +47,14 @@ class Persona:
         """Check and make a persona.
 
         Raises:
-            PeertaskError: code PROTOCOL; names the field that is wrong, and its limit.
+            PeertaskError: code INVALID_CONFIG; names the field that is wrong, and its limit.
         """
         try:
             return _PERSONA.validate_python(fields)  # type: ignore[return-value]
         except ValidationError as error:
-            raise PeertaskError(f"this is no persona: {describe_invalid(error)}", code=ErrorCode.PROTOCOL) from None
+            raise PeertaskError(
+                f"this is no persona: {describe_invalid(error)}", code=ErrorCode.INVALID_CONFIG
+            ) from None
 
 
 _PERSONA: TypeAdapter[Persona] = TypeAdapter(Persona)

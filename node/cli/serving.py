@@ -89,7 +89,7 @@ def _log_format(call: Invocation) -> dict[str, object]:
 
 def _overrides(settings: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that were given; an option that was not must not hide the configuration file."""
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    given = {name: value for name, value in settings.items() if value not in {None, ()}}
     if "allow" in given:
         given["allow"] = _peers_by_kind(given["allow"])
     return given

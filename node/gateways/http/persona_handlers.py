@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from node.gateways.http.errors import RequestRefused
 from node.gateways.http.gateway import Call, Gateway, Reply
 from node.gateways.http.persona_models import PersonaList, PersonaView
 from node.personas import Persona
+from protocol import PeertaskError
 
 _NO_CONTENT = 204
 
@@ -27,7 +29,10 @@ async def put_persona(gateway: Gateway, call: Call) -> Reply:
     """Keep a persona."""
     library = gateway.coordination.personas
     persona_id = call.path["id"]
-    persona = Persona.of(id=persona_id, name=call.body.name or persona_id, definition=call.body.definition)
+    try:
+        persona = Persona.of(id=persona_id, name=call.body.name or persona_id, definition=call.body.definition)
+    except PeertaskError as error:
+        raise RequestRefused(error.message, code=error.code) from None
     return Reply(PersonaView.of(await library.save(persona), library))
 
 

@@ -124,7 +124,7 @@ def read_persona(path: Path) -> Persona:
     """Return the persona that a file defines; blocks.
 
     Raises:
-        PeertaskError: code PROTOCOL, naming the file, the line where there is one, and the reason.
+        PeertaskError: code INVALID_CONFIG, naming the file, the line where there is one, and the reason.
     """
     text = _read_text(path)
     fields, line_of = _from_toml(path, text) if path.suffix == ".toml" else _from_markdown(path, text)
@@ -205,7 +205,7 @@ def _front_matter(path: Path, lines: list[str]) -> tuple[dict[str, Any], str]:
 
 
 def _malformed(path: Path, line: int, reason: str, remedy: str = "Correct it there") -> PeertaskError:
-    return PeertaskError(f"{path}:{line}: {reason}", code=ErrorCode.PROTOCOL, remedy=remedy)
+    return PeertaskError(f"{path}:{line}: {reason}", code=ErrorCode.INVALID_CONFIG, remedy=remedy)
 
 
 def _failed(message: str) -> PeertaskError:

@@ -153,6 +153,6 @@ async def test_a_persona_that_two_files_define_is_the_one_of_the_first(tmp_path:
 async def test_a_folder_that_is_none_is_told_in_words(tmp_path: Path, act: Callable[[PersonaFolder], object]) -> None:
     """Which, why, and what to do."""
     (tmp_path / "personas").write_text("a file", encoding="utf-8")
-    with pytest.raises(PeertaskError, match=f"{tmp_path}/personas.* cannot be .*Let the user") as caught:
+    with pytest.raises(PeertaskError, match=rf"{tmp_path}/personas.* cannot be .*Let the user") as caught:
         await act(PersonaFolder(tmp_path / "personas"))  # type: ignore[misc]
     assert caught.value.code is ErrorCode.STORE_FAILED

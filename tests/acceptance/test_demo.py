@@ -64,15 +64,16 @@ def test_a_demo_survives_the_death_of_a_node(stage: Stage, temporary: Path) -> N
 def test_a_demo_survives_nodes_that_are_killed_frozen_and_cut_off(stage: Stage, temporary: Path) -> None:
     """--chaos does all of it at random: every task has one result in the end, and no node is left behind frozen."""
     # covers COORD-6, COORD-58
-    options = ("--chaos", "--nodes", "3", "--tasks", "120", "--json")
+    options = ("--chaos", "--nodes", "3", "--tasks", "90", "--json")
     demo = stage.start("demo", *options, settings={"TMPDIR": str(temporary)})
     wait_until(lambda: "tasks between" in demo.err.read_text(), "nodes")
     nodes = children_of(demo)
     done = demo.wait()
     assert done.code == 0, done.err
     summary = done.json()[0]
-    assert (summary["complete"], summary["failed"], summary["lost"], summary["duplicates"]) == (120, 0, 0, 0)
-    assert "nodes were disturbed meanwhile: paused 1" in done.err
+    assert (summary["complete"], summary["failed"], summary["lost"], summary["duplicates"]) == (90, 0, 0, 0)
+    assert "nodes were disturbed meanwhile: paused" in done.err
+    assert "paused 0" not in done.err
     assert not any(map(is_running, nodes))
 
 

@@ -34,8 +34,12 @@ class Coordination:
             InvalidTask: names the personas that are known.
         """
         if wanted is not None:
-            adverts = (peer.advert for peer in peers if peer.advert is not None)
-            await self.personas.check(wanted, {persona for advert in adverts for persona in advert.personas})
+            await self.personas.check(wanted, {persona for peer in peers for persona in acts_as(peer)})
+
+
+def acts_as(peer: PeerInfo) -> tuple[str, ...]:
+    """Return the personas that a peer acts as; none while it is away."""
+    return peer.advert.personas if peer.connected and peer.advert is not None else ()
 
 
 class TaskNumbers(ABC):

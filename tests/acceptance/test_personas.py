@@ -1,6 +1,6 @@
 """`peertask personas` and tasks for personas, with real nodes."""
 
-# covers COORD-2, COORD-51, COORD-53
+# covers COORD-2, COORD-28, COORD-51, COORD-53
 
 from __future__ import annotations
 

@@ -104,6 +104,18 @@ async def test_a_node_whose_store_has_numbers_takes_tasks_of_planners_in(tmp_pat
         assert ben.coordination.tasks is None
 
 
+async def test_nodes_with_data_folders_of_their_own_share_no_personas(tmp_path: Path) -> None:
+    """As with work trees of a repository that have a node each: what one defines is nothing to the other."""
+    # covers COORD-54
+    trees = [tmp_path / name for name in ("main", "feature")]
+    async with nodes(*[NodeConfig(data=tree, store="sqlite", personas=("reviewer",)) for tree in trees]) as (ann, ben):
+        assert ann.coordination is not None
+        assert ben.coordination is not None
+        await ann.coordination.personas.save(persona("reviewer"))
+        await ben.coordination.personas.load()
+        assert ben.coordination.personas.known == []
+
+
 class BrokenSource(PersonaSource):
     """A source that cannot be used."""
 

@@ -88,10 +88,17 @@ def _tell_list(found: PersonaList) -> None:
     from node.cli.terminal import echo_table, short_text
 
     rows = (
-        (one.id, one.name, "yes" if one.declared else "no", short_text(one.definition), one.place or "–")
+        (
+            one.id,
+            one.name,
+            "yes" if one.declared else "no",
+            str(len(one.peers)),
+            short_text(one.definition),
+            one.place or "–",
+        )
         for one in found.personas
     )
-    columns = ("PERSONA", "NAME", "THIS NODE", "DEFINITION", "KEPT IN")
+    columns = ("PERSONA", "NAME", "THIS NODE", "PEERS", "DEFINITION", "KEPT IN")
     echo_table(columns, rows, empty="No personas; define one with `peertask personas add`.")
 
 
@@ -103,6 +110,7 @@ async def _show(client: ControlClient, persona_id: str, *, as_json: bool) -> Exi
     click.echo(f"persona    {persona.id}")
     click.echo(f"name       {persona.name}")
     click.echo(f"this node  {'acts as it' if persona.declared else 'does not act as it'}")
+    click.echo(f"peers      {', '.join(persona.peers) or 'no connected peer acts as it'}")
     click.echo(f"kept in    {persona.place}")
     click.echo(f"\n{persona.definition}")
     return ExitCode.OK

@@ -194,7 +194,7 @@ class ControlClient:
         await self._send("DELETE", f"/v1/peers/{quote(peer_id)}")
 
     async def personas(self) -> PersonaList:
-        """Return the personas that have a definition at the node, or that it acts as."""
+        """Return the personas that have a definition at the node, or that it or a peer acts as."""
         return await self._ask(PersonaList, "GET", "/v1/personas")
 
     async def persona(self, persona_id: str) -> PersonaView:

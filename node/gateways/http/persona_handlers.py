@@ -15,14 +15,14 @@ async def list_personas(gateway: Gateway, _call: Call) -> Reply:
     """Return all personas as they are kept now."""
     library = gateway.coordination.personas
     await library.load()
-    return Reply(PersonaList.of(library))
+    return Reply(PersonaList.of(library, gateway.node.peers()))
 
 
 async def get_persona(gateway: Gateway, call: Call) -> Reply:
     """Return one persona as it is kept now."""
     library = gateway.coordination.personas
     await library.load()
-    return Reply(PersonaView.of(library.get(call.path["id"]), library))
+    return Reply(PersonaView.of(library.get(call.path["id"]), library, gateway.node.peers()))
 
 
 async def put_persona(gateway: Gateway, call: Call) -> Reply:
@@ -33,7 +33,7 @@ async def put_persona(gateway: Gateway, call: Call) -> Reply:
         persona = Persona.of(id=persona_id, name=call.body.name or persona_id, definition=call.body.definition)
     except PeertaskError as error:
         raise RequestRefused(error.message, code=error.code) from None
-    return Reply(PersonaView.of(await library.save(persona), library))
+    return Reply(PersonaView.of(await library.save(persona), library, gateway.node.peers()))
 
 
 async def remove_persona(gateway: Gateway, call: Call) -> Reply:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from node.coordination_service import acts_as
+from node.interfaces import PeerInfo
 from node.personas import MAX_DEFINITION_CHARS, MAX_TITLE_CHARS, Persona, PersonaLibrary
+from protocol import PeerId
 
 
 class PersonaRequest(BaseModel):
@@ -37,9 +41,11 @@ class PersonaView(_Response):
     """The path of the file or database that has the definition; empty when there is none."""
     declared: bool
     """Whether the node acts as it."""
+    peers: tuple[PeerId, ...]
+    """The connected peers that act as it."""
 
     @classmethod
-    def of(cls, persona: Persona, library: PersonaLibrary) -> Self:
+    def of(cls, persona: Persona, library: PersonaLibrary, peers: Iterable[PeerInfo]) -> Self:
         """Describe a persona."""
         return cls(
             id=persona.id,
@@ -47,19 +53,20 @@ class PersonaView(_Response):
             definition=persona.definition,
             place=persona.place,
             declared=persona.id in library.declared,
+            peers=tuple(peer.peer_id for peer in peers if persona.id in acts_as(peer)),
         )
 
 
 class PersonaList(_Response):
-    """The personas that have a definition here, or that the node acts as, by id."""
+    """The personas that have a definition here, or that the node or a connected peer acts as, by id."""
 
     personas: tuple[PersonaView, ...]
     problems: tuple[str, ...]
     """What is wrong with definitions that were left out, a sentence each."""
 
     @classmethod
-    def of(cls, library: PersonaLibrary) -> Self:
+    def of(cls, library: PersonaLibrary, peers: Sequence[PeerInfo]) -> Self:
         """Describe all personas."""
-        ids = sorted({persona.id for persona in library.known} | library.declared)
-        views = (PersonaView.of(library.role(persona_id), library) for persona_id in ids)
+        ids = sorted({persona.id for persona in library.known}.union(library.declared, *map(acts_as, peers)))
+        views = (PersonaView.of(library.role(persona_id), library, peers) for persona_id in ids)
         return cls(personas=tuple(views), problems=library.problems)

@@ -10,10 +10,11 @@ import pytest
 
 from node.coordination_service import Coordination
 from node.gateways.http.client import ControlClient
+from node.interfaces import PeerInfo
 from node.personas import Persona, PersonaLibrary
 from node.stores.files.personas import PersonaFolder
-from protocol import ErrorCode, PeertaskError
-from tests.node.gateways.http_node import Served, connected, serving
+from protocol import ErrorCode, PeerAdvert, PeertaskError
+from tests.node.gateways.http_node import PEER_ID, Served, connected, serving
 
 
 async def test_personas_are_defined_listed_shown_and_removed(tmp_path: Path) -> None:
@@ -37,6 +38,9 @@ async def test_personas_are_defined_listed_shown_and_removed(tmp_path: Path) -> 
         with pytest.raises(PeertaskError, match=r"It has: reviewer") as caught:
             await control.remove_persona("writer")
         assert caught.value.code is ErrorCode.NOT_FOUND
+        served.node.known[PEER_ID] = PeerInfo(PEER_ID, connected=True, advert=PeerAdvert(personas=("critic",)))
+        (critic, *_) = (await control.personas()).personas
+        assert (critic.id, critic.peers, critic.declared, critic.place) == ("critic", (PEER_ID,), False, "")
         assert (await http.put("/v1/personas/two words", json={"definition": "x"})).status_code == 400
         assert (await http.put("/v1/personas/x", json={"name": "x"})).status_code == 400
         assert (await http.get("/v1/personas")).status_code == 200

@@ -26,7 +26,8 @@ def test_a_persona_is_defined_declared_and_asked(stage: Stage) -> None:
         ("reviewer", "Code reviewer", True),
         ("writer", "Technical writer", False),
     ]
-    assert stage.run("personas", *where, "show", "reviewer").lines[-1] == "Reads code."
+    shown = stage.run("personas", *where, "show", "reviewer").lines
+    assert (shown[0], shown[-1]) == ("persona    reviewer", "Reads code.")
     assert stage.run("send", *where, "--persona", "reviewer", "--kind", "echo", "look").out == "look\n"
     mistyped = stage.run("send", *where, "--persona", "revewer", "look")
     assert mistyped.code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from node.interfaces import PeerInfo, TaskCoordinationService
@@ -23,18 +23,18 @@ class Coordination:
     personas: PersonaLibrary
     tasks: TaskCoordinationService | None = None
 
-    async def check_persona(self, wanted: str | None, peers: Iterable[PeerInfo]) -> None:
+    async def check_persona(self, wanted: str | None, peers: Callable[[], Iterable[PeerInfo]]) -> None:
         """Refuse a task for a persona that neither this node nor a peer knows, where any are defined.
 
         Args:
             wanted: what the task names.
-            peers: those that the node knows.
+            peers: tells those that the node knows.
 
         Raises:
             InvalidTask: names the personas that are known.
         """
-        if wanted is not None:
-            await self.personas.check(wanted, {persona for peer in peers for persona in acts_as(peer)})
+        if wanted is not None and not self.personas.knows(wanted):
+            await self.personas.check(wanted, {persona for peer in peers() for persona in acts_as(peer)})
 
 
 def acts_as(peer: PeerInfo) -> tuple[str, ...]:

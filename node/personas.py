@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, NamedTuple, Self
 
 import structlog
+import trio
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -21,6 +23,8 @@ MAX_TITLE_CHARS: Final = 200
 # A long system prompt is a tenth of this; more is a document, and every task of the persona would carry it to its
 # executor.
 MAX_DEFINITION_CHARS: Final = 256 * 1024
+# Nobody writes a file and asks for its persona sooner; and of a thousand tasks for one that is unknown, a few look.
+RELOAD_AFTER_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,7 @@ class PersonaLibrary:
         self.problems: tuple[str, ...] = ()
         self._sources = sources
         self._known: Mapping[str, Persona] = {}
+        self._loaded_at = -math.inf
 
     @property
     def known(self) -> list[Persona]:
@@ -121,6 +126,7 @@ class PersonaLibrary:
     async def load(self) -> None:
         """Read all sources; a new problem is logged, a source that cannot be read is one, and none stops anything."""
         found = [await _read(source) for source in self._sources]
+        self._loaded_at = trio.current_time()
         known = {persona.id: persona for source in reversed(found) for persona in source.personas}
         self._known = {persona_id: known[persona_id] for persona_id in sorted(known)}
         problems = tuple(problem for source in found for problem in source.problems)
@@ -175,8 +181,14 @@ class PersonaLibrary:
         if not any(removed):
             self.get(persona_id)
 
-    async def check(self, wanted: str | None, elsewhere: Iterable[str]) -> None:
+    def knows(self, persona_id: str) -> bool:
+        """Whether a persona has a definition here, or this node acts as it."""
+        return persona_id in self.declared or persona_id in self._known
+
+    async def check(self, wanted: str, elsewhere: Iterable[str]) -> None:
         """Refuse a task for a persona that nobody has heard of, where definitions say which ones there are.
+
+        Sources are looked into before, because somebody may just have written the file.
 
         Args:
             wanted: what the task names.
@@ -185,11 +197,13 @@ class PersonaLibrary:
         Raises:
             InvalidTask: names the personas that are known.
         """
-        if wanted is None or wanted in self._known or wanted in self.declared:
+        known = {*self.declared, *elsewhere}
+        if wanted in known or self.knows(wanted):
             return
-        await self.load()  # somebody may have just written the file
+        if trio.current_time() - self._loaded_at >= RELOAD_AFTER_S:
+            await self.load()
         if self._known:
-            check_known(wanted, {*self._known, *self.declared, *elsewhere})
+            check_known(wanted, known.union(self._known))
 
 
 async def _read(source: PersonaSource) -> FoundPersonas:

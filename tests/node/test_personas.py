@@ -15,7 +15,7 @@ from node.app import Node, open_node
 from node.config import NodeConfig
 from node.executors.echo import EchoExecutor
 from node.interfaces import EnqueueRequest
-from node.personas import FoundPersonas, Persona, PersonaLibrary, PersonaSource
+from node.personas import RELOAD_AFTER_S, FoundPersonas, Persona, PersonaLibrary, PersonaSource
 from node.stores.files.personas import PersonaFolder
 from node.testing import FakeExecution
 from protocol import ErrorCode, InvalidTask, PeertaskError, TaskFailed, TaskStatus
@@ -77,6 +77,7 @@ async def test_a_persona_that_nobody_knows_is_refused_where_some_are_defined(tmp
         with pytest.raises(InvalidTask, match=r"heard of 'revewer'.* intern, reviewer, writer"):
             await ann.enqueue("x", persona="revewer")
         (tmp_path / "personas" / "editor.md").write_text("Edits.", encoding="utf-8")
+        await trio.sleep(RELOAD_AFTER_S)
         await ann.enqueue("x", persona="editor")
         assert (await ann.submit("x", kind="echo", persona="reviewer")).result == "x"
 

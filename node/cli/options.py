@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.cli.exit_codes import ExitCode
+from node.cli.exit_codes import ERROR_CODES, ExitCode
 
 Command = Callable[..., ExitCode]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -129,6 +129,7 @@ ATTEMPTS = _option("--attempts", type=int, metavar="1..100", help="Let so many e
 RETRY_ON = _option(
     "--retry-on",
     multiple=True,
+    type=click.Choice(ERROR_CODES),
     metavar="CODE",
     help="An error code that is worth another attempt; may be given several times. [default: each failure says itself]",
 )

@@ -25,7 +25,6 @@ _SPELLED_AS: Final = {
     "session_id": "--session",
     "timeout_ms": "--execution-timeout",
     "retry.attempts": "--attempts",
-    "retry.retry_on": "--retry-on",
 }
 """How the fields of a task are spelled on the command line."""
 

@@ -210,6 +210,7 @@ def test_what_failed_is_listed_and_retried(shared_stage: Stage, local: NodeProce
         ("retry", UNKNOWN, "--all-failed"),
         ("retry", UNKNOWN, "--code", "BUSY"),
         ("list", "--failed", "--status", "failed"),
+        ("list", "--code", "NO_SUCH_CODE"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(shared_stage: Stage, arguments: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli.exit_codes import ExitCode
+from node.cli.exit_codes import ERROR_CODES, ExitCode
 from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
@@ -35,6 +35,7 @@ STATUSES = ("pending", "claimed", "executing", "cancelling", "complete", "failed
 @click.option(
     "--code",
     multiple=True,
+    type=click.Choice(ERROR_CODES),
     metavar="CODE",
     help="Only those that ended with this error code; may be given several times.",
 )

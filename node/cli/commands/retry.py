@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli.exit_codes import ExitCode
+from node.cli.exit_codes import ERROR_CODES, ExitCode
 from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
@@ -30,7 +30,13 @@ _PAGE = 1000
 )
 @click.argument("tasks", metavar="[TASK...]", nargs=-1)
 @click.option("--all-failed", is_flag=True, help="Every task that failed and was not retried since.")
-@click.option("--code", multiple=True, metavar="CODE", help="With --all-failed: only those with this error code.")
+@click.option(
+    "--code",
+    multiple=True,
+    type=click.Choice(ERROR_CODES),
+    metavar="CODE",
+    help="With --all-failed: only those with this error code.",
+)
 @click.option("--project", metavar="NAME", help="With --all-failed: only of this project.")
 @click.option("--session", "session_id", metavar="NAME", help="With --all-failed: only of this conversation.")
 @client_options

@@ -65,8 +65,8 @@ from node.cli.options import Invocation, node_options
 def command(call: Invocation, *, temporary: bool, until_eof: bool, **settings: Any) -> ExitCode:
     """Run a node: it lets its peers use what it can do, and has tasks done for the programs of this machine.
 
-    It prints its addresses when it is ready. SIGINT (Ctrl-C) or SIGTERM lets it finish what it executes, for 10 seconds
-    at most, and end; a second one ends it at once.
+    It prints its addresses when it is ready. SIGINT (Ctrl-C), SIGTERM or the end of its terminal lets it finish what it
+    executes, for 10 seconds at most, and end; a second one ends it at once. With `nohup` it outlives its terminal.
     """
     _exit_quietly_while_starting()
     from node.cli.serving import serve_node

@@ -37,7 +37,7 @@ from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.net.signing import signer, verify
-from node.personas import PersonaLibrary
+from node.persona_library import PersonaLibrary
 from node.retention import Capacity
 from node.retrying import submit_again
 from node.storage import Storage, persona_sources, storage_of

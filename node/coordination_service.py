@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from node.interfaces import PeerInfo, TaskCoordinationService
-from node.personas import PersonaLibrary
+from node.persona_library import PersonaLibrary
 from protocol import TaskId
 
 

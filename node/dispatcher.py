@@ -22,7 +22,8 @@ from node.coordination.roster import Roster, Worker
 from node.feed import Feed
 from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
 from node.manager import TaskManager
-from node.personas import Persona, PersonaLibrary
+from node.persona_library import PersonaLibrary
+from node.personas import Persona
 from node.runners import LocalAttempt, RunnerPool
 from protocol import (
     MAX_MESSAGE_CHARS,

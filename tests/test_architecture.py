@@ -33,6 +33,7 @@ LAYER_OF = {
     "archive": DISPATCHER,
     "coordination_service": FOUNDATION,
     "coordinator": DISPATCHER,
+    "persona_library": FOUNDATION,
     "personas": FOUNDATION,
     "retention": FOUNDATION,
     "retrying": FOUNDATION,

@@ -16,7 +16,7 @@ from node.coordination.quotas import Access, Usage, task_size
 from node.coordination.receipts import Notary
 from node.feed import Feed
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
-from node.personas import PersonaLibrary
+from node.persona_library import PersonaLibrary
 from protocol import (
     Accept,
     Attach,

@@ -15,7 +15,8 @@ from node.app import Node, open_node
 from node.config import NodeConfig
 from node.executors.echo import EchoExecutor
 from node.interfaces import EnqueueRequest
-from node.personas import RELOAD_AFTER_S, FoundPersonas, Persona, PersonaLibrary, PersonaSource
+from node.persona_library import RELOAD_AFTER_S, PersonaLibrary
+from node.personas import FoundPersonas, Persona, PersonaSource
 from node.stores.files.personas import PersonaFolder
 from node.testing import FakeExecution
 from protocol import ErrorCode, InvalidTask, PeertaskError, TaskFailed, TaskStatus

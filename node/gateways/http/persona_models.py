@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from node.coordination_service import acts_as
 from node.interfaces import PeerInfo
-from node.personas import MAX_DEFINITION_CHARS, MAX_TITLE_CHARS, Persona, PersonaLibrary
+from node.persona_library import PersonaLibrary
+from node.personas import MAX_DEFINITION_CHARS, MAX_TITLE_CHARS, Persona
 from protocol import PeerId
 
 

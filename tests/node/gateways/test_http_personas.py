@@ -11,7 +11,8 @@ import pytest
 from node.coordination_service import Coordination
 from node.gateways.http.client import ControlClient
 from node.interfaces import PeerInfo
-from node.personas import Persona, PersonaLibrary
+from node.persona_library import PersonaLibrary
+from node.personas import Persona
 from node.stores.files.personas import PersonaFolder
 from protocol import ErrorCode, PeerAdvert, PeertaskError
 from tests.node.gateways.http_node import PEER_ID, Served, connected, serving

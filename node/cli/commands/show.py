@@ -71,12 +71,17 @@ async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool
 
 async def _missing_worker(client: ControlClient, task: TaskView) -> str:
     """Return what a task waits for, when nobody acts as its persona; else nothing."""
-    if task.status.value != "pending" or task.persona is None or task.target is not None:
+    if task.status.value != "pending" or task.persona is None:
         return ""
-    adverts = [(await client.info()).advert, *(peer.advert for peer in await client.peers() if peer.connected)]
+    node = await client.info()
+    if task.target not in {None, node.peer_id}:
+        return ""
+    peers = () if task.target else await client.peers()
+    adverts = [node.advert, *(peer.advert for peer in peers if peer.connected)]
     if any(advert is not None and task.persona in advert.personas for advert in adverts):
         return ""
-    return f"a worker that acts as {task.persona}: neither this node nor a connected peer does"
+    nobody = "this node, which was named, does not" if task.target else "neither this node nor a connected peer does"
+    return f"a worker that acts as {task.persona}: {nobody}"
 
 
 async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:

@@ -71,14 +71,19 @@ async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool
 
 async def _missing_worker(client: ControlClient, task: TaskView) -> str:
     """Return what a task waits for, when nobody acts as its persona; else nothing."""
+    from protocol import ErrorCode, PeertaskError
+
     if task.status.value != "pending" or task.persona is None:
         return ""
-    node = await client.info()
-    if task.target not in {None, node.peer_id}:
+    if task.target not in {None, (await client.info()).peer_id}:
         return ""
-    peers = () if task.target else await client.peers()
-    adverts = [node.advert, *(peer.advert for peer in peers if peer.connected)]
-    if any(advert is not None and task.persona in advert.personas for advert in adverts):
+    try:
+        known = (await client.personas()).personas
+    except PeertaskError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return ""  # the node runs without coordination, and does what it is given
+    if any(one.id == task.persona and (one.declared or (one.peers and not task.target)) for one in known):
         return ""
     nobody = "this node, which was named, does not" if task.target else "neither this node nor a connected peer does"
     return f"a worker that acts as {task.persona}: {nobody}"

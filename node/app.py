@@ -479,7 +479,7 @@ class Node(NodeControl):
         slots = max((executor.slots for executor in self._executors.values()), default=0)
         return PeerAdvert(
             kinds=self._gateway.kinds_for(peer_id),
-            personas=tuple(sorted(self.config.personas)) if self.coordination is not None else (),
+            personas=() if self.coordination is None else tuple(sorted(self.coordination.personas.declared)),
             slots=slots,
             load=self._dispatcher.local_load,
         )

@@ -18,6 +18,8 @@ from node.config import NodeConfig
 from node.coordination.explain import Explanation
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
+from node.coordination_service import Coordination, TaskNumbers
+from node.coordinator import TaskCoordinator
 from node.dispatcher import Dispatcher
 from node.executors.callable import CallableExecutor
 from node.executors.echo import EchoExecutor
@@ -39,14 +41,17 @@ from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
 from node.net.session import Pulse
 from node.net.signing import signer, verify
+from node.persona_library import PersonaLibrary
 from node.retention import Capacity
-from node.storage import Storage, storage_of
+from node.retrying import submit_again
+from node.storage import Storage, persona_sources, storage_of
 from node.stores.measured import MeasuredStore
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
 from protocol import (
     ErrorCode,
     PeerAdvert,
     PeerId,
+    PeertaskError,
     Receipt,
     Task,
     TaskId,
@@ -78,6 +83,7 @@ class Node(NodeControl):
         manager: the map of its tasks.
         feed: tells what happens to them.
         offering: what it offers to the node that it works for; None when it works for nobody in particular.
+        coordination: what it coordinates with; None when the settings say that it does not.
     """
 
     def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
@@ -111,6 +117,7 @@ class Node(NodeControl):
         self._notary = Notary(self.peer_id, signer(key_pair), verify, config.receipts)
         self._remote = RemoteDelegate(self._network, self._trusts, self._notary)
         self.offering = _offering_of(config, self._network, self._advert_for)
+        self.coordination = _coordination_of(config, self.manager, storage.store)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -133,6 +140,8 @@ class Node(NodeControl):
             self._trusts,
         )
         self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
+        if self.coordination is not None:
+            self._gateway.personas = self._dispatcher.personas = self.coordination.personas
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
             self.register(executor)
 
@@ -152,6 +161,8 @@ class Node(NodeControl):
             self._network.running(self._gateway, self._remote, self._advert_for),
             open_background() as nursery,
         ):
+            if self.coordination is not None:
+                await self.coordination.personas.load()
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
             for address in filter(None, (*self.config.peers, *self.config.rendezvous_at, self.config.work_for)):
@@ -336,6 +347,8 @@ class Node(NodeControl):
         if metadata:
             fields["metadata"] = metadata
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
+        if task.persona is not None and self.coordination is not None:
+            await self.coordination.check_persona(task.persona, self.peers)
         target = None if to is None else await self._resolve(to)
         if target is None:
             self._check_somebody_may_come(task.kind)
@@ -414,6 +427,22 @@ class Node(NodeControl):
         """Ask for a task to be stopped; `result` tells when it has."""
         return self.manager.cancel_task(parse_task_id(task_id))
 
+    async def retry(self, task_id: str) -> TaskId:
+        """Have a task done again that failed or was cancelled, and return the id of the new task once it is saved.
+
+        The new task is as the first one, which stays as it is, and names it in its metadata as ``retry_of``.
+
+        Raises:
+            TaskNotFound: the node does not know it.
+            PeertaskError: FORBIDDEN when another peer asked for it, ILLEGAL_TRANSITION when it has not ended or has a
+                result, CONFLICT when it has been retried already; BUSY or DRAINING as `enqueue`.
+        """
+        (became,) = submit_again(self.manager, [parse_task_id(task_id)], own_id=self.peer_id, now=self._clock.now())
+        if isinstance(became, PeertaskError):
+            raise became
+        await self.manager.wait_saved(became.id)
+        return became.id
+
     def watch(
         self, task_id: str | None = None, after_seq: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[Change | Lagged]]:
@@ -488,7 +517,7 @@ class Node(NodeControl):
         slots = max((executor.slots for executor in self._executors.values()), default=0)
         return PeerAdvert(
             kinds=self._gateway.kinds_for(peer_id),
-            personas=self.config.personas,
+            personas=() if self.coordination is None else tuple(sorted(self.coordination.personas.declared)),
             slots=slots,
             load=self._dispatcher.local_load,
         )
@@ -538,6 +567,13 @@ async def open_node(
             await stack.enter_async_context(node.answering())
         await stack.enter_async_context(node.running())
         yield node
+
+
+def _coordination_of(config: NodeConfig, manager: TaskManager, store: Store) -> Coordination | None:
+    if not config.coordination:
+        return None
+    personas = PersonaLibrary(persona_sources(store, config.data), config.personas)
+    return Coordination(personas, TaskCoordinator(manager, store) if isinstance(store, TaskNumbers) else None)
 
 
 def _capacity_of(config: NodeConfig) -> Capacity:

@@ -28,6 +28,7 @@ from node.coordination.quotas import EVERY_KIND
 from node.coordination.receipts import ReceiptMode
 from protocol import (
     CHUNK_BYTES,
+    MAX_ADVERTISED,
     MAX_FRAME_BYTES,
     MAX_IN_FLIGHT,
     MAX_PAYLOAD_BYTES,
@@ -167,8 +168,6 @@ class _Settings(BaseModel):
     processors."""
     kinds: tuple[Name, ...] = ()
     """The only kinds that this node carries out; empty for all that it can."""
-    personas: tuple[Name, ...] = ()
-    """Who this node can act as; peers give it tasks that want one of them."""
     store: Literal["memory", "sqlite", "files", "redis"] = "memory"
     """Where tasks are kept. `memory` forgets them when the process ends; `sqlite` is one file in the data folder;
     `files` is one for each task, which people can read; `redis` is a server that several nodes may share (it needs the
@@ -217,6 +216,11 @@ class _Settings(BaseModel):
     unless it is told otherwise."""
     audit_bytes: int = Field(default=AUDIT_BYTES, ge=_MIN_AUDIT_BYTES)
     """How many bytes of the audit log are kept; beyond, its oldest files are removed, and it says so."""
+    coordination: bool = True
+    """Whether the node coordinates: a task that names a persona goes only to a worker that acts as it, and programs of
+    this machine can ask about personas. Without it the node does what it is given, whatever persona a task names."""
+    personas: tuple[Name, ...] = Field(default=(), max_length=MAX_ADVERTISED)
+    """Whom the node acts as: the personas whose tasks it takes, beside those that name none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe records that are logged."""
     log_format: Literal["console", "json"] = "console"

@@ -1,10 +1,10 @@
-"""Takes tasks of planners in, for a node that keeps its tasks in SQLite."""
+"""Takes tasks of planners in, for a node whose store numbers them."""
 
 from __future__ import annotations
 
+from node.coordination_service import TaskNumbers
 from node.interfaces import EnqueueRequest, TaskCoordinationService
 from node.manager import TaskManager
-from node.stores.sqlite import SqliteStore
 from protocol import ErrorCode, PeertaskError
 
 
@@ -13,10 +13,10 @@ class TaskCoordinator(TaskCoordinationService):
 
     Args:
         manager: the map of the node.
-        store: where it is kept.
+        store: where it is kept, and numbered.
     """
 
-    def __init__(self, manager: TaskManager, store: SqliteStore) -> None:
+    def __init__(self, manager: TaskManager, store: TaskNumbers) -> None:
         self._manager = manager
         self._store = store
 

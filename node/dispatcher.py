@@ -24,6 +24,8 @@ from node.coordination.roster import Roster, Worker
 from node.feed import Feed
 from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
 from node.manager import TaskManager
+from node.persona_library import PersonaLibrary
+from node.personas import Persona
 from node.runners import LocalAttempt, RunnerPool
 from protocol import (
     MAX_MESSAGE_CHARS,
@@ -82,6 +84,10 @@ class Dispatcher:
         remote: hands to a peer what it is to do.
         rng: draws the jitter of retries.
         trusts: tells whether a peer may be given tasks that did not name it.
+
+    Attributes:
+        personas: whom this node acts as, to be set before it runs; None when it does not look at personas, and does
+            what it is given.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class Dispatcher:
         self._remote = remote
         self._rng = rng
         self._trusts = trusts
+        self.personas: PersonaLibrary | None = None
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id, rng)
         self._local: dict[str, Worker] = {}
@@ -257,7 +264,8 @@ class Dispatcher:
         for kind, executor in self._executors.items():
             worker = self._local.get(kind)
             if worker is None:
-                self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots)
+                acts_as = None if self.personas is None else self.personas.declared
+                self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots, personas=acts_as)
                 self._roster = None
             elif worker.slots != executor.slots:
                 worker.slots = executor.slots
@@ -498,6 +506,12 @@ class Attempt(LocalAttempt):
         self._manager = manager
         self._clock = clock
         self._reported_at = 0
+
+    @property
+    def persona(self) -> Persona | None:
+        """Who does the task; None when it names nobody, or this node does not look at personas."""
+        library, wanted = self._dispatcher.personas, self.task.persona
+        return None if library is None or wanted is None else library.role(wanted)
 
     def remaining_ms(self) -> int | None:
         """Return how long the requester still cares, in milliseconds; None for as long as it takes."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from node.coordination.dead_letters import retry_of
+from node.personas import Persona
 from protocol import (
     Artifact,
     Fact,
@@ -141,6 +143,11 @@ class Execution(ABC):
     task: Task
     attempt: int
     holder: PeerId
+
+    @property
+    def persona(self) -> Persona | None:
+        """Who does the task, with the definition that this node has; None when the task names nobody."""
+        return None
 
     @abstractmethod
     def remaining_ms(self) -> int | None:
@@ -409,6 +416,10 @@ class TaskFilter:
         project: this one.
         requester: asked by this peer.
         session_id: of this conversation.
+        before: taken in earlier than this, in milliseconds since the epoch.
+        codes: ended without a result, with any of these error codes.
+        retry_of: repeats this task.
+        unretried: whether to leave out what its requester has had done again.
         limit: at most so many, the newest first.
     """
 
@@ -416,15 +427,22 @@ class TaskFilter:
     project: str | None = None
     requester: PeerId | None = None
     session_id: str | None = None
+    before: int | None = None
+    codes: frozenset[str] | None = None
+    retry_of: TaskId | None = None
+    unretried: bool = False
     limit: int | None = None
 
     def matches(self, record: TaskRecord) -> bool:
-        """Whether a record is one of those asked for; `limit` plays no part."""
+        """Whether a record is one of those asked for; `limit` and `unretried`, which look at others, play no part."""
         return (
             (self.statuses is None or record.status in self.statuses)
             and (self.project is None or record.task.project == self.project)
             and (self.requester is None or record.requester == self.requester)
             and (self.session_id is None or record.task.session_id == self.session_id)
+            and (self.before is None or record.created_at < self.before)
+            and (self.codes is None or (record.failure is not None and record.failure.code in self.codes))
+            and (self.retry_of is None or retry_of(record.task) == self.retry_of)
         )
 
 

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
+from node.coordination.dead_letters import unretried
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.coordination.restoring import restored_history
 from node.feed import Feed, Subscription
@@ -230,7 +231,8 @@ class TaskManager(CheckpointedTasks, TaskService):
             return self.checkpoints.list_tasks(task_filter)
         wanted = task_filter or TaskFilter()
         found: list[TaskRecord] = []
-        for record in reversed(self._records.values()):
+        newest_first: Iterable[TaskRecord] = reversed(self._records.values())
+        for record in unretried(newest_first) if wanted.unretried else newest_first:
             if wanted.limit is not None and len(found) >= wanted.limit:
                 break
             if wanted.matches(record):

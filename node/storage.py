@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from node.checkpoints import CheckpointFolder
 from node.config import NodeConfig
 from node.interfaces import Store
+from node.personas import PersonaSource
 from node.stores.memory import MemoryStore
 from protocol import PeerId
 
@@ -55,6 +56,18 @@ def storage_of(config: NodeConfig, owner: PeerId) -> Storage:
             return Storage(_in_redis(settings, owner), _checkpoints(folder) if folder else None, place)
         case _, folder:
             return Storage(MemoryStore(), _checkpoints(folder) if folder else None)
+
+
+def persona_sources(store: Store, folder: Path | None) -> tuple[PersonaSource, ...]:
+    """Return where definitions of personas are kept: the database, where there is one, and then files."""
+    database = (store,) if isinstance(store, PersonaSource) else ()
+    return database if folder is None else (*database, _persona_folder(folder))
+
+
+def _persona_folder(folder: Path) -> PersonaSource:
+    from node.stores.files.personas import PERSONAS_FOLDER, PersonaFolder  # noqa: PLC0415 - see above
+
+    return PersonaFolder(folder / PERSONAS_FOLDER)
 
 
 def left_behind(config: NodeConfig) -> Path | None:

@@ -5,7 +5,7 @@ of a task's status; `frames`, `codec`, `framing` and `conversation` are the sess
 here.
 """
 
-from protocol.advert import MAX_SLOTS, PeerAdvert
+from protocol.advert import MAX_ADVERTISED, MAX_SLOTS, PeerAdvert
 from protocol.codec import decode_body, encode_body
 from protocol.conversation import (
     ADDRESSEE,
@@ -104,6 +104,7 @@ from protocol.task import (
     RetryPolicy,
     Task,
     TaskId,
+    TaskIdField,
     describe_invalid,
     new_task_id,
     parse_task_id,
@@ -118,6 +119,7 @@ __all__ = [
     "DEFAULT_RETRY",
     "FRAME_TYPES",
     "LOST_REASONS",
+    "MAX_ADVERTISED",
     "MAX_FRAME_BYTES",
     "MAX_IN_FLIGHT",
     "MAX_MESSAGE_CHARS",
@@ -193,6 +195,7 @@ __all__ = [
     "TaskFailed",
     "TaskFrame",
     "TaskId",
+    "TaskIdField",
     "TaskNotFound",
     "TaskRecord",
     "TaskRejected",

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from protocol.advert import PeerAdvert
-from protocol.errors import LocalProtocolError, RemoteProtocolError, abbreviate
+from protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, abbreviate
 from protocol.frames import FRAME_TYPES, Frame, Limits, PeerHint
 from protocol.receipt import Receipt
 from protocol.result import Artifact, Failure, TaskResult
@@ -159,4 +159,4 @@ _SORTED_FIELDS: dict[type[object], list[tuple[str, object]]] = {
     cls: sorted([*((name, dataclasses.MISSING) for name in _SHAPES[cls].required), *_SHAPES[cls].defaults])
     for cls in (Task, RetryPolicy, TaskResult, Artifact)
 }
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, int, float, bool, type(None), ErrorCode})

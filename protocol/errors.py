@@ -78,7 +78,9 @@ _R, _W, _N, _O = Fault.REQUESTER, Fault.WORKER, Fault.NETWORK, Fault.OPERATOR
 TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.INVALID_TASK: ErrorTraits(_R, False, False, "A field of the task is missing, malformed or out of range."),
     ErrorCode.TOO_LARGE: ErrorTraits(_R, False, False, "The task or result is larger than the announced limit."),
-    ErrorCode.NO_EXECUTOR: ErrorTraits(_R, False, False, "The node has no executor for the kind of the task."),
+    ErrorCode.NO_EXECUTOR: ErrorTraits(
+        _R, False, False, "The node has no executor for the kind of the task, or does not act as its persona."
+    ),
     ErrorCode.FORBIDDEN: ErrorTraits(_R, False, False, "The peer may not do this; the operator of the node decides."),
     ErrorCode.BUSY: ErrorTraits(Fault.NOBODY, True, False, "The node is full; ask again after retry_after_ms."),
     ErrorCode.DRAINING: ErrorTraits(Fault.NOBODY, True, False, "The node is stopping and takes no new tasks."),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NewType, Self
 from pydantic import BeforeValidator, FailFast, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from protocol.errors import InvalidTask, abbreviate
+from protocol.errors import ErrorCode, InvalidTask, abbreviate
 from protocol.json_value import JsonObject, check_json_object
 
 # A readable name, a kind or a project fits in this many characters; longer ones are mistakes, and every record keeps
@@ -23,6 +23,8 @@ MAX_PEER_ID_CHARS = 128
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 # Celery and Dask users chain hundreds; more than this is a graph that wants to be split, and the record keeps each id.
 MAX_DEPENDENCIES = 1024
+# Several times as many as there are codes.
+MAX_RETRY_CODES = 128
 MAX_PRIORITY = 255
 DEFAULT_PRIORITY = 5
 # A day: longer work is cut into tasks that can be resumed.
@@ -101,6 +103,7 @@ class RetryPolicy:
         factor: what the wait grows by with each further attempt.
         max_backoff_ms: the longest wait between two attempts.
         elsewhere: whether another peer may be asked when the one that was named is lost.
+        retry_on: the error codes that are worth another attempt; null leaves it to each failure, which says so itself.
     """
 
     attempts: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
@@ -108,6 +111,7 @@ class RetryPolicy:
     factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False, strict=True)] = 2.0
     max_backoff_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 30_000
     elsewhere: Annotated[bool, Field(strict=True)] = False
+    retry_on: Annotated[tuple[ErrorCode, ...], Field(max_length=MAX_RETRY_CODES)] | None = None
 
 
 DEFAULT_RETRY = RetryPolicy()

@@ -64,7 +64,9 @@ def _default(value: Any) -> str:
             return "none"
         case tuple() | dict():
             return f"`{json.dumps(value)}`" if value else "empty"
-        case int() | float() if not isinstance(value, bool):
+        case bool():
+            return f"`{str(value).lower()}`"
+        case int() | float():
             return f"{value:,}"
         case _:
             return f"`{value}`"

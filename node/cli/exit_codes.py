@@ -70,6 +70,9 @@ _BY_ERROR_CODE: Final = {
     "INTERNAL": ExitCode.DEFECT,
 }
 
+ERROR_CODES: Final = tuple(_BY_ERROR_CODE)
+"""Every code that an error can have."""
+
 
 def exit_code_of(error_code: str) -> ExitCode:
     """Return how a command ends that an error ended; a code of a newer node counts as a failure."""

@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "cancel": "Stop tasks.",
     "verify": "Check the receipt of a task without asking anybody.",
     "audit": "Read and check the log of what a node has done.",
+    "retry": "Have tasks done again that failed or were cancelled.",
+    "personas": "List and define who may be asked to do tasks.",
     "peers": "List the peers of a node, connect and disconnect them.",
     "doctor": "Find out why peers do not see each other.",
     "store": "Look after the tasks that a node keeps: check, move, tidy.",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.cli.exit_codes import ExitCode
+from node.cli.exit_codes import ERROR_CODES, ExitCode
 
 Command = Callable[..., ExitCode]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -61,7 +61,20 @@ def node_options(function: Command) -> Command:
 
 def task_options(function: Command) -> Command:
     """Add the options that describe a task; the command gets them by name, for `node.cli.asking.Wish`."""
-    return _stack(function, TO, KIND, PRIORITY, TIMEOUT, EXECUTION_TIMEOUT, PARAM, PROJECT, SESSION)
+    return _stack(
+        function,
+        TO,
+        KIND,
+        PERSONA,
+        PRIORITY,
+        TIMEOUT,
+        EXECUTION_TIMEOUT,
+        ATTEMPTS,
+        RETRY_ON,
+        PARAM,
+        PROJECT,
+        SESSION,
+    )
 
 
 def _stack(function: _Function, *decorators: Callable[[_Function], _Function]) -> _Function:
@@ -96,6 +109,9 @@ TO = _option(
     help="Who shall do it: an address with /p2p/ID, or the id of a known peer. [default: the node chooses]",
 )
 KIND = _option("--kind", metavar="KIND", help="What shall do it: mock, echo, or what the peer offers. [default: mock]")
+PERSONA = _option(
+    "--persona", metavar="NAME", help="Who should do it: goes to a worker that acts as this persona only."
+)
 PRIORITY = _option("--priority", type=int, metavar="0..255", help="Higher goes first. [default: 5]")
 TIMEOUT = _option(
     "--timeout",
@@ -108,6 +124,14 @@ EXECUTION_TIMEOUT = _option(
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Let one execution take so long at most. [default: as long as it takes]",
+)
+ATTEMPTS = _option("--attempts", type=int, metavar="1..100", help="Let so many executions fail. [default: 3]")
+RETRY_ON = _option(
+    "--retry-on",
+    multiple=True,
+    type=click.Choice(ERROR_CODES),
+    metavar="CODE",
+    help="An error code that is worth another attempt; may be given several times. [default: each failure says itself]",
 )
 PARAM = _option(
     "--param",

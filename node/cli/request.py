@@ -18,11 +18,13 @@ STDIN: Final = "-"
 _SPELLED_AS: Final = {
     "id": "--id",
     "kind": "--kind",
+    "persona": "--persona",
     "priority": "--priority",
     "params": "--param",
     "project": "--project",
     "session_id": "--session",
     "timeout_ms": "--execution-timeout",
+    "retry.attempts": "--attempts",
 }
 """How the fields of a task are spelled on the command line."""
 
@@ -49,6 +51,8 @@ class Request:
         timeout: float | None,
         execution_timeout: float | None,
         params: Iterable[str],
+        attempts: int | None,
+        retry_on: Iterable[str],
         **fields: Any,
     ) -> Request:
         """Make the request that the options of a command describe.
@@ -61,6 +65,8 @@ class Request:
             given["timeout_ms"] = max(1, round(execution_timeout * 1000))
         if parameters := _parameters(params):
             given["params"] = parameters
+        if policy := _retry_policy(attempts, list(retry_on)):
+            given["retry"] = policy
         request = cls(to=to, timeout_s=timeout, fields=given)
         request.check("", place="the options")
         return request
@@ -78,8 +84,9 @@ class Request:
         try:
             Task.new(prompt, "me", timestamp=0, **self.fields)
         except InvalidTask as error:
-            name = error.message.removeprefix("field ").split(":")[0].split(".")[0]
-            raise InvalidTask(f"{_SPELLED_AS.get(name, place)}: {error.message}", remedy=error.remedy) from None
+            path = error.message.removeprefix("field ").split(":")[0].split(".")
+            spelled = _SPELLED_AS.get(path[0]) or _SPELLED_AS.get(".".join(path[:2]), place)
+            raise InvalidTask(f"{spelled}: {error.message}", remedy=error.remedy) from None
 
 
 def read_prompt(prompt: str) -> tuple[str, str]:
@@ -112,6 +119,11 @@ def _read_text(source: str) -> str:
         ) from None
     except OSError as error:
         raise click.FileError(source, error.strerror) from error
+
+
+def _retry_policy(attempts: int | None, codes: list[str]) -> JsonObject:
+    policy: JsonObject = {} if attempts is None else {"attempts": attempts}
+    return {**policy, "retry_on": codes} if codes else policy
 
 
 def _parameters(texts: Iterable[str]) -> JsonObject:

@@ -14,6 +14,12 @@ from node.cli.exit_codes import SIGNAL_BASE, ExitCode
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def signals_of_a_node() -> tuple[signal.Signals, ...]:
+    """Return what ends a node in good order: the end of its terminal too, unless `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return ENDING_SIGNALS if ignored else (*ENDING_SIGNALS, signal.SIGHUP)
+
+
 def run(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
     """Run a command to its end and return its exit code.
 

@@ -24,7 +24,7 @@ import trio
 from node.background import open_background
 from node.cli.exit_codes import ExitCode
 from node.cli.options import Invocation
-from node.cli.running import ENDING_SIGNALS, exit_at_once
+from node.cli.running import exit_at_once, signals_of_a_node
 from node.cli.settings import folder_of, load_settings
 from node.cli.terminal import forget_stdout
 from node.config import NodeConfig
@@ -120,7 +120,7 @@ async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
 
     configure_logging(config.log_level, config.log_format)
     _warn_of_tasks_elsewhere(config)
-    with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+    with trio.open_signal_receiver(*signals_of_a_node()) as signals:
         async with open_node(config) as node, open_background() as nursery:
             tune_collector()
             _check_kinds(node)
@@ -231,6 +231,7 @@ def _introduction(node: Node, folder: Path, url: str | None) -> str:
     lines += [f"data      {folder}"]
     lines += [f"http      {url}"] if url else []
     lines += [f"kinds     {', '.join(node.kinds)}"]
+    lines += [f"personas  {', '.join(node.config.personas)}"] if node.config.personas else []
     if node.offering is not None:
         return "\n".join([*lines, f"works for {node.offering.owner}, {node.config.in_flight} tasks at a time"])
     lines.append("")

@@ -108,7 +108,7 @@ def _wait_ms(
         return round(REFUSED_RETRY_MS * rng.uniform(1.0, 1.5)) if again else None
     if failure.code in UNSTARTED_REASONS:
         return round(pause_ms(retry_after_ms) * rng.uniform(1.0, 1.5))
-    if failure.retryable and record.failures + 1 < policy.attempts:
+    if _worth_another(policy, failure) and record.failures + 1 < policy.attempts:
         return backoff_ms(policy, record.failures + 1, rng)
     return None
 
@@ -116,6 +116,10 @@ def _wait_ms(
 def pause_ms(retry_after_ms: int | None) -> int:
     """Return how long a peer that is busy is left alone, whatever it asked for."""
     return min(retry_after_ms or BUSY_RETRY_MS, MAX_RETRY_AFTER_MS)
+
+
+def _worth_another(policy: RetryPolicy, failure: Failure) -> bool:
+    return failure.retryable if policy.retry_on is None else failure.code in policy.retry_on
 
 
 def _after_loss_ms(record: TaskRecord) -> int | None:

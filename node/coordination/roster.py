@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from node.coordination.personas import fits
 from protocol import PeerId
 
 NOBODY: frozenset[PeerId] = frozenset()
@@ -56,7 +57,7 @@ class Worker:
 
     def acts_as(self, persona: str | None) -> bool:
         """Whether it can do tasks that want a persona; those that want none anybody can."""
-        return persona is None or self.personas is None or persona in self.personas
+        return fits(persona, self.personas)
 
 
 class Place(NamedTuple):

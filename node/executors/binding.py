@@ -3,7 +3,8 @@
 A function names what it wants:
 
 - a parameter annotated `Task`, or named ``task`` and not annotated, gets the task; `Execution` and ``execution``
-  likewise; one named ``params`` gets all of the task's params as a dict;
+  likewise; `Persona` and ``persona`` get who does the task, None when it names nobody; one named ``params`` gets all of
+  the task's params as a dict;
 - of the others, the one named ``prompt``, or else the very first parameter, gets the prompt;
 - every further one gets the value of the task's params under its name, and ``**kwargs`` the rest of them.
 
@@ -20,6 +21,7 @@ from inspect import Parameter
 from typing import Any, NamedTuple
 
 from node.interfaces import Execution
+from node.personas import Persona
 from protocol import ErrorCode, InvalidTask, JsonObject, PeertaskError, Task
 
 
@@ -29,6 +31,7 @@ class Source(Enum):
     PROMPT = "prompt"
     TASK = "task"
     EXECUTION = "execution"
+    PERSONA = "persona"
     PARAMS = "params"
 
 
@@ -36,10 +39,11 @@ _VALUES: dict[Source, Callable[[Execution], Any]] = {
     Source.PROMPT: lambda execution: execution.task.prompt,
     Source.TASK: lambda execution: execution.task,
     Source.EXECUTION: lambda execution: execution,
+    Source.PERSONA: lambda execution: execution.persona,
     Source.PARAMS: lambda execution: dict(execution.task.params),
 }
-_ANNOTATED = {Task: Source.TASK, Execution: Source.EXECUTION}
-_NAMED = {source.value: source for source in (Source.TASK, Source.EXECUTION)}
+_ANNOTATED = {Task: Source.TASK, Execution: Source.EXECUTION, Persona: Source.PERSONA}
+_NAMED = {source.value: source for source in (Source.TASK, Source.EXECUTION, Source.PERSONA)}
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -180,8 +184,10 @@ def _special(parameter: Parameter) -> Source | None:
 
 
 def _means(annotation: object, cls: type) -> bool:
-    """Whether an annotation is a class, or names it in text that could not be evaluated."""
-    return annotation is cls or (isinstance(annotation, str) and annotation.rpartition(".")[2] == cls.__name__)
+    """Whether an annotation is a class, or that or None; or names it in text that could not be evaluated."""
+    if isinstance(annotation, str):
+        return annotation.removesuffix(" | None").rpartition(".")[2] == cls.__name__
+    return annotation in (cls, cls | None)
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -18,6 +18,7 @@ import trio
 from node.executors.binding import Arguments, Binding, Source
 from node.executors.outcome import output_of, told_error
 from node.interfaces import Execution, Output
+from node.personas import Persona
 from protocol import ErrorCode, PeertaskError
 
 log = structlog.get_logger(__name__)
@@ -109,6 +110,11 @@ class ThreadExecution(Execution):
         self.holder = execution.holder
         self._execution = execution
         self._loop = trio.lowlevel.current_trio_token()
+
+    @property
+    def persona(self) -> Persona | None:
+        """Who does the task."""
+        return self._execution.persona
 
     def remaining_ms(self) -> int | None:
         """Return how long the requester still cares."""

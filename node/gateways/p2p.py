@@ -11,11 +11,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from node.coordination.personas import check_declared
 from node.coordination.quotas import Access, Usage, task_size
 from node.coordination.receipts import Notary
 from node.feed import Feed
 from node.gateways.offering import Offering
 from node.interfaces import Change, Channel, ChannelHandler, Clock, Executor, TaskService
+from node.persona_library import PersonaLibrary
 from protocol import (
     Accept,
     Attach,
@@ -59,6 +61,9 @@ class PeerGateway(ChannelHandler):
         usage: what a peer has open here.
         notary: signs the receipts of results; without one they carry none.
         offering: what this node offers to the one that it works for; None when it works for nobody in particular.
+
+    Attributes:
+        personas: whom this node acts as, to be set before it runs; None when it does not look at personas.
     """
 
     def __init__(  # noqa: PLR0913 - what a peer asks for meets all of them here
@@ -83,6 +88,7 @@ class PeerGateway(ChannelHandler):
         self._usage = usage
         self._notary = notary
         self._offering = offering
+        self.personas: PersonaLibrary | None = None
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -137,6 +143,8 @@ class PeerGateway(ChannelHandler):
         executor = self._executors.get(task.kind)
         if executor is None or not executor.safe or self._access.works_for is not None:
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
+        if task.persona is not None and self.personas is not None:
+            check_declared(task.persona, self.personas.declared)
         self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 
     def _attach(self, channel: Channel, frame: Attach) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from node.interfaces import Execution
+from node.personas import Persona
 from node.testing.clocks import START_MS
 from protocol import PeerId, Task
 
@@ -29,6 +30,7 @@ class FakeExecution(Execution):
         attempt: which attempt it is.
         holder: the peer that carries it out.
         remaining_ms: how long the requester still cares.
+        persona: who does it.
         fields: of the task, when it is made here.
 
     Attributes:
@@ -43,6 +45,7 @@ class FakeExecution(Execution):
         attempt: int = 1,
         holder: PeerId = TEST_PEER,
         remaining_ms: int | None = None,
+        persona: Persona | None = None,
         **fields: Any,
     ) -> None:
         self.task = make_task(task, **fields) if isinstance(task, str) else task
@@ -51,6 +54,12 @@ class FakeExecution(Execution):
         self.starts = 0
         self.reports: list[tuple[float, str]] = []
         self._remaining_ms = remaining_ms
+        self._persona = persona
+
+    @property
+    def persona(self) -> Persona | None:
+        """Return what the test said."""
+        return self._persona
 
     def remaining_ms(self) -> int | None:
         """Return what the test said."""

@@ -61,6 +61,22 @@ def test_a_demo_survives_the_death_of_a_node(stage: Stage, temporary: Path) -> N
     assert "node 3 was killed mid-way" in done.err
 
 
+def test_a_demo_survives_nodes_that_are_killed_frozen_and_cut_off(stage: Stage, temporary: Path) -> None:
+    """--chaos does all of it at random: every task has one result in the end, and no node is left behind frozen."""
+    # covers COORD-6, COORD-58
+    options = ("--chaos", "--nodes", "3", "--tasks", "90", "--json")
+    demo = stage.start("demo", *options, settings={"TMPDIR": str(temporary)})
+    wait_until(lambda: "tasks between" in demo.err.read_text(), "nodes")
+    nodes = children_of(demo)
+    done = demo.wait()
+    assert done.code == 0, done.err
+    summary = done.json()[0]
+    assert (summary["complete"], summary["failed"], summary["lost"], summary["duplicates"]) == (90, 0, 0, 0)
+    assert "nodes were disturbed meanwhile: paused" in done.err
+    assert "paused 0" not in done.err
+    assert not any(map(is_running, nodes))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
     stage: Stage, temporary: Path, number: signal.Signals, code: int
@@ -98,6 +114,7 @@ def test_a_demo_is_a_live_picture_on_a_terminal(stage: Stage, temporary: Path) -
 def test_a_demo_that_kills_needs_a_second_node(stage: Stage) -> None:
     """The mistake is told before anything is started."""
     assert stage.run("demo", "--nodes", "1", "--kill").code == 2
+    assert stage.run("demo", "--nodes", "2", "--chaos").code == 2
 
 
 def children_of(process: Process) -> list[int]:

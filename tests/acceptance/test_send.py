@@ -53,6 +53,10 @@ def test_every_option_of_a_task_arrives_at_the_worker(shared_stage: Stage, local
         "talk",
         "--execution-timeout",
         "2",
+        "--attempts",
+        "5",
+        "--retry-on",
+        "TIMEOUT",
     ]
     done = shared_stage.run(
         "send", "--data", "local", *options, "--param", "words=50", "--param", "tone=dry", "--json", "-", stdin="a text"
@@ -61,6 +65,7 @@ def test_every_option_of_a_task_arrives_at_the_worker(shared_stage: Stage, local
     assert shown["result"]["result"] == shown["prompt"] == "a text"
     assert (shown["priority"], shown["project"], shown["session_id"], shown["timeout_ms"]) == (9, "trial", "talk", 2000)
     assert shown["params"] == {"words": 50, "tone": "dry"}
+    assert (shown["retry"]["attempts"], shown["retry"]["retry_on"]) == (5, ["TIMEOUT"])
 
 
 def test_without_an_address_the_local_node_chooses(shared_stage: Stage, local: NodeProcess) -> None:
@@ -75,6 +80,8 @@ def test_without_an_address_the_local_node_chooses(shared_stage: Stage, local: N
         (["--kind", "two words", "x"], ["--kind", "'two words'"]),
         (["--project", "a/b", "x"], ["--project", "'a/b'"]),
         (["--id", "42", "x"], ["id", "'42'", "UUID"]),
+        (["--attempts", "0", "x"], ["--attempts", "0"]),
+        (["--retry-on", "TIME_OUT", "x"], ["--retry-on", "'TIMEOUT'"]),
         (["--param", "words", "x"], ["--param", "'words'", "NAME=VALUE"]),
         (["--execution-timeout", "90000", "x"], ["--execution-timeout", "86400000"]),
         (["--timeout", "-1", "x"], ["--timeout"]),

@@ -234,6 +234,46 @@ def test_without_a_running_node_the_message_says_how_to_start_one(shared_stage: 
     assert "peertask node --data" in refused.err
 
 
+def test_what_failed_is_listed_and_retried(shared_stage: Stage, local: NodeProcess, failed_task: str) -> None:
+    """A new task for each, which `show` tells of both; then the list of what failed has only what fails again."""
+    # covers COORD-29
+    where = ("--data", "local")
+    lines = [line.split("\t") for line in shared_stage.run("list", *where, "--failed", "--code", "TIMEOUT").lines]
+    assert [(line[0], line[1], line[5]) for line in lines] == [
+        ("TASK", "CODE", "ATTEMPTS"),
+        (failed_task, "TIMEOUT", "1"),
+    ]
+    (retry,) = shared_stage.run("retry", *where, "--all-failed", "--code", "TIMEOUT", "--json").json()
+    assert retry["retry_of"] == failed_task
+    assert f"retry of   {failed_task}" in shared_stage.run("show", *where, retry["id"]).lines
+    assert any(
+        line.startswith(f"retried as {retry['id']}") for line in shared_stage.run("show", *where, failed_task).lines
+    )
+    again = shared_stage.run("retry", *where, failed_task, UNKNOWN)
+    assert again.code == 6
+    assert f"retried already, as {retry['id']}" in again.err
+    assert shared_stage.run("watch", *where, retry["id"]).code == 5
+    assert [task["id"] for task in shared_stage.run("list", *where, "--failed", "--json").json()] == [retry["id"]]
+    assert retry["id"] in shared_stage.run("retry", *where, retry["id"]).out
+    nothing = shared_stage.run("retry", *where, "--all-failed", "--project", "nobody")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "No failed tasks.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("retry",),
+        ("retry", UNKNOWN, "--all-failed"),
+        ("retry", UNKNOWN, "--code", "BUSY"),
+        ("list", "--failed", "--status", "failed"),
+        ("list", "--code", "NO_SUCH_CODE"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(shared_stage: Stage, arguments: tuple[str, ...]) -> None:
+    """Before any node is asked."""
+    assert shared_stage.run(*arguments, "--data", "nowhere").code == 2
+
+
 def peers(stage: Stage) -> list[list[str]]:
     """The cells of `peertask peers` at the local node."""
     return [line.split("\t") for line in stage.run("peers", "--data", "local").lines]

@@ -167,6 +167,15 @@ VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=Tru
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
 VECTOR_FRAMES["hello"]["without word of peers"] = HELLO_WITHOUT_PEERS
 VECTOR_FRAMES["offer"]["that asks for nothing"] = Offer(slots=8, kinds=("echo",), personas=("reviewer",))
+VECTOR_FRAMES["submit"]["with codes to retry on"] = Submit(
+    Task(
+        id=TASK_ID,
+        prompt="Hello",
+        sender=ALICE,
+        timestamp=NOON,
+        retry=RetryPolicy(retry_on=(ErrorCode.EXECUTION_FAILED, ErrorCode.TIMEOUT)),
+    )
+)
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

@@ -64,6 +64,7 @@ retry_policies = st.builds(
     factor=st.floats(1, 10),
     max_backoff_ms=st.integers(0, 3_600_000),
     elsewhere=st.booleans(),
+    retry_on=st.none() | st.lists(st.sampled_from(ErrorCode), max_size=3).map(tuple),
 )
 tasks = st.builds(
     Task,

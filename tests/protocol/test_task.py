@@ -136,12 +136,20 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: ob
         ("max_backoff_ms", "1"),
         ("elsewhere", 1),
         ("elsewhere", "yes"),
+        ("retry_on", "TIMEOUT"),
+        ("retry_on", ["TIMEOUT"] * 129),
     ],
 )
 def test_a_wrong_retry_policy_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     """The parts of a task are as strict as the task."""
     with pytest.raises(InvalidTask, match=f"^field retry.{field}: "):
         Task.from_dict({**PLAIN_TASK.to_dict(), "retry": {field: value}})
+
+
+def test_a_code_that_is_none_is_refused_by_its_place() -> None:
+    """A misspelt code would never be retried, and nobody would know."""
+    with pytest.raises(InvalidTask, match=r"^field retry\.retry_on\.1: .*TIMEOUT"):
+        Task.from_dict({**PLAIN_TASK.to_dict(), "retry": {"retry_on": ["TIMEOUT", "TIME_OUT"]}})
 
 
 def test_an_integer_is_a_good_factor() -> None:

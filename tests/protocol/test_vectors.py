@@ -74,15 +74,15 @@ def default_of(field: "dataclasses.Field[Any]") -> object:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def fields_at_default(value: Any) -> list[str]:
+def fields_at_default(value: Any) -> set[str]:
     """Return the names of the fields, at any level, that have their default."""
-    found = []
+    found = set()
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if item == default_of(field):
-            found.append(field.name)
-        elif dataclasses.is_dataclass(item):
-            found += [f"{field.name}.{name}" for name in fields_at_default(item)]
+            found.add(field.name)
+        if dataclasses.is_dataclass(item):
+            found |= {f"{field.name}.{name}" for name in fields_at_default(item)}
     return found
 
 

@@ -10,6 +10,10 @@ from node.cli.options import DEBUG
 
 DEFAULT_NODES = 5
 DEFAULT_TASKS = 200
+# Some ten seconds, in which a dozen things happen to the nodes.
+DEFAULT_CHAOS_TASKS = 600
+# One is killed, one is disturbed, and one is left in peace.
+CHAOS_NODES = 3
 # Keeps five nodes in motion for some seconds: long enough to watch, short enough to wait for.
 DEFAULT_IN_FLIGHT = 4
 
@@ -25,6 +29,7 @@ DEFAULT_IN_FLIGHT = 4
         ("peertask demo", ""),
         ("peertask demo --nodes 8 --tasks 1000 --in-flight 16", ""),
         ("peertask demo --kill", ""),
+        ("peertask demo --chaos", "nodes are killed, frozen and cut off while they work"),
         ("peertask demo --json | tail -1 | jq .tasks_per_s", ""),
     ],
 )
@@ -35,9 +40,7 @@ DEFAULT_IN_FLIGHT = 4
     "--tasks",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    default=DEFAULT_TASKS,
-    show_default=True,
-    help="How many tasks in all.",
+    help=f"How many tasks in all. [default: {DEFAULT_TASKS}, and {DEFAULT_CHAOS_TASKS} with --chaos]",
 )
 @click.option(
     "--in-flight",
@@ -48,9 +51,23 @@ DEFAULT_IN_FLIGHT = 4
     help="How many tasks each node has asked for at a time.",
 )
 @click.option("--kill", is_flag=True, help="Kill a node mid-way, and see that every task still completes.")
+@click.option(
+    "--chaos",
+    is_flag=True,
+    help="Kill, freeze and cut off nodes at random, and see that every task still completes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @DEBUG
-def command(*, nodes: int, tasks: int, in_flight: int, kill: bool, as_json: bool, debug: bool) -> ExitCode:  # noqa: ARG001 - the entry reads --debug
+def command(
+    *,
+    nodes: int,
+    tasks: int | None,
+    in_flight: int,
+    kill: bool,
+    chaos: bool,
+    as_json: bool,
+    debug: bool,  # noqa: ARG001 - the entry reads it
+) -> ExitCode:
     """Start several nodes on this machine, connect them, and let tasks flow between all of them.
 
     Each node is a process of its own, `peertask node`, and the tasks are mock tasks of 100 to 500 ms. The exit code is
@@ -58,10 +75,13 @@ def command(*, nodes: int, tasks: int, in_flight: int, kill: bool, as_json: bool
     """
     if kill and nodes == 1:
         raise click.UsageError("--kill needs a node that is left over: give --nodes 2 or more")
+    if chaos and (kill or nodes < CHAOS_NODES):
+        raise click.UsageError(f"--chaos kills nodes too, and needs --nodes {CHAOS_NODES} or more: leave --kill out")
     from node.cli.demo.run import DemoOptions, run_demo
     from node.cli.running import run
 
-    options = DemoOptions(nodes=nodes, tasks=tasks, in_flight=in_flight, kill=kill, as_json=as_json)
+    tasks = tasks or (DEFAULT_CHAOS_TASKS if chaos else DEFAULT_TASKS)
+    options = DemoOptions(nodes=nodes, tasks=tasks, in_flight=in_flight, kill=kill, chaos=chaos, as_json=as_json)
 
     async def work() -> ExitCode:
         return await run_demo(options)

@@ -28,6 +28,7 @@ from node.cli.starting import exit_quietly_while_starting
             "find others that registered there",
         ),
         ("peertask node --allow summarise=12D3KooW…", "let a peer use a closed kind"),
+        ("peertask node --persona reviewer --persona writer", "take the tasks that name these personas too"),
         ("peertask node --json", "for programs: the first line says where it answers"),
     ],
 )
@@ -74,6 +75,12 @@ from node.cli.starting import exit_quietly_while_starting
     default=None,
     help="Whether to keep the log that `peertask audit` reads, in the data folder. [default: audit]",
 )
+@click.option("--persona", "personas", multiple=True, metavar="NAME", help="A persona whose tasks it takes.")
+@click.option(
+    "--coordination/--no-coordination",
+    default=None,
+    help="Whether tasks go to workers by persona; without, the node does what it is given. [default: --coordination]",
+)
 @click.option("--http", metavar="HOST:PORT", help="Speak HTTP on loopback too, with the token in the data folder.")
 @click.option("--temporary", is_flag=True, help="Make the data folder, and remove it at the end.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends: for programs that start nodes.")
@@ -81,8 +88,8 @@ from node.cli.starting import exit_quietly_while_starting
 def command(call: Invocation, *, temporary: bool, until_eof: bool, **settings: Any) -> ExitCode:
     """Run a node: it lets its peers use what it can do, and has tasks done for the programs of this machine.
 
-    It prints its addresses when it is ready. SIGINT (Ctrl-C) or SIGTERM lets it finish what it executes, for 10 seconds
-    at most, and end; a second one ends it at once.
+    It prints its addresses when it is ready. SIGINT (Ctrl-C), SIGTERM or the end of its terminal lets it finish what it
+    executes, for 10 seconds at most, and end; a second one ends it at once. With `nohup` it outlives its terminal.
     """
     exit_quietly_while_starting()
     from node.cli.serving import serve_node

@@ -14,7 +14,7 @@ from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
     from node.gateways.http.client import ControlClient
-    from node.gateways.http.response_models import TaskView
+    from node.gateways.http.response_models import TaskSummary, TaskView
     from protocol import TaskId
 
 
@@ -50,7 +50,12 @@ def command(call: Invocation, *, task: str, events: bool, receipt: bool) -> Exit
         if events:
             await _tell_events(client, found, as_json=call.as_json)
             return ExitCode.OK
-        click.echo(found.model_dump_json() if call.as_json else "\n".join(_lines(found)))
+        if call.as_json:
+            click.echo(found.model_dump_json())
+            return ExitCode.OK
+        waits_for = await _missing_worker(client, found)
+        retries = await client.list_tasks(retry_of=task_id, limit=1) if found.failure else ()
+        click.echo("\n".join(_lines(found, waits_for, *retries)))
         return ExitCode.OK
 
     return ask_local_node(call, question)
@@ -64,6 +69,26 @@ async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool
     return ExitCode.OK
 
 
+async def _missing_worker(client: ControlClient, task: TaskView) -> str:
+    """Return what a task waits for, when nobody acts as its persona; else nothing."""
+    from protocol import ErrorCode, PeertaskError
+
+    if task.status.value != "pending" or task.persona is None:
+        return ""
+    if task.target not in {None, (await client.info()).peer_id}:
+        return ""
+    try:
+        known = (await client.personas()).personas
+    except PeertaskError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return ""  # the node runs without coordination, and does what it is given
+    if any(one.id == task.persona and (one.declared or (one.peers and not task.target)) for one in known):
+        return ""
+    nobody = "this node, which was named, does not" if task.target else "neither this node nor a connected peer does"
+    return f"a worker that acts as {task.persona}: {nobody}"
+
+
 async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:
     from node.cli.events import tell_event
     from node.gateways.http.response_models import EventView
@@ -75,18 +100,26 @@ async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) 
                 return
 
 
-def _lines(task: TaskView) -> Iterator[str]:
+def _lines(task: TaskView, waits_for: str = "", retry: TaskSummary | None = None) -> Iterator[str]:
     from node.cli.terminal import short_time
 
     yield f"task       {task.id}"
     progress = f", {task.progress:.0%}" if task.progress else ""
     yield f"status     {task.status.value}{progress} {task.progress_message}".rstrip()
+    if waits_for:
+        yield f"waits for  {waits_for}"
     yield f"kind       {task.kind}, priority {task.priority}, project {task.project}"
+    if task.persona:
+        yield f"persona    {task.persona}"
     yield f"asked by   {task.requester}"
     yield f"done by    {task.holder or '–'}"
     yield f"attempts   {task.attempt} ({task.failures} failed, {task.lost_leases} lost their worker)"
     yield f"created    {task.created_at_iso}"
     yield f"updated    {task.updated_at_iso} ({short_time(task.updated_at - task.created_at)} later)"
+    if task.retry_of:
+        yield f"retry of   {task.retry_of}"
+    if retry is not None:
+        yield f"retried as {retry.id}, which is {retry.status.value}"
     if task.params:
         yield f"params     {json.dumps(task.params, ensure_ascii=False)}"
     yield from ("", "prompt", _indented(task.prompt))

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from node.background import open_background
-from node.config import ENVIRONMENT_PREFIX
+from node.config import ENVIRONMENT_PREFIX, variable_of
 from node.gateways.http.client import ControlClient
 from node.gateways.http.folder import occupied
 from protocol import ErrorCode, PeertaskError
@@ -35,6 +35,8 @@ START_S: Final = 60.0
 STOP_S: Final = 3.0
 # Between the loss of a connection to a node and the end of its process.
 LAST_BREATH_S: Final = 1.0
+# A peer that does not answer, because it is frozen or was killed, may be there again after it.
+_RECONNECT_S: Final = 0.5
 # What a node has to say when it fails fits on a screen.
 KEPT_LOG_LINES: Final = 20
 _READ_BYTES = 65_536
@@ -45,8 +47,13 @@ class MemberState(StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
+    CUT_OFF = "cut off"
     KILLED = "killed"
     ENDED = "ended"
+
+
+_ALIVE: Final = frozenset({MemberState.RUNNING, MemberState.PAUSED, MemberState.CUT_OFF})
 
 
 class Member:
@@ -55,6 +62,7 @@ class Member:
     Attributes:
         index: from 0.
         folder: its data folder.
+        settings: those that are not the defaults.
         state: how it is.
         peer_id: who it is; empty until it is ready.
         address: where others reach it; empty until it is ready.
@@ -62,9 +70,10 @@ class Member:
         log: its last words on standard error.
     """
 
-    def __init__(self, index: int, folder: Path) -> None:
+    def __init__(self, index: int, folder: Path, settings: Mapping[str, str]) -> None:
         self.index = index
         self.folder = folder
+        self.settings = settings
         self.state = MemberState.STARTING
         self.peer_id = ""
         self.address = ""
@@ -78,10 +87,20 @@ class Member:
         """What people call it."""
         return f"node {self.index + 1}"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answers, now or when it goes on."""
+        return self.state in _ALIVE
+
     async def run(self) -> None:
         """Run the process until it ends; when cancelled, end it and remove what is left of it."""
         self._process = process = await trio.lowlevel.open_process(
-            _command(self.folder), stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0, env=_environment()
+            _command(self.folder),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            process_group=0,
+            env=_environment(self.settings),
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -115,8 +134,20 @@ class Member:
         self.state = MemberState.KILLED
         self._signal(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Freeze it with SIGSTOP, as a laptop whose lid is closed."""
+        self.state = MemberState.PAUSED
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal(signal.SIGCONT)
+        if self.state is MemberState.PAUSED:
+            self.state = MemberState.RUNNING
+
     async def _end(self, process: trio.Process) -> None:
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
         with trio.move_on_after(STOP_S):
             await process.wait()
         self._signal(signal.SIGKILL)
@@ -177,12 +208,34 @@ class Fleet:
             for member in self.members:
                 nursery.start_soon(_connect, member, self.members[: member.index])
 
+    async def cut_off(self, member: Member) -> None:
+        """End the sessions of a node with all others, on both sides."""
+        async with trio.open_nursery() as nursery:
+            for other in self._others(member):
+                nursery.start_soon(_disconnect, member, other)
+                nursery.start_soon(_disconnect, other, member)
+
+    async def reconnect(self, member: Member) -> None:
+        """Connect a node to all others again, as they were connected at first."""
+        async with trio.open_nursery() as nursery:
+            for other in self._others(member):
+                first, second = sorted((member, other), key=lambda one: one.index)
+                nursery.start_soon(_connect_in_time, second, first)
+
+    def _others(self, member: Member) -> list[Member]:
+        return [other for other in self.members if other is not member and other.is_alive]
+
 
 @asynccontextmanager
-async def open_fleet(size: int) -> AsyncIterator[Fleet]:
-    """Start nodes, and end them with the context, whatever ends it; they answer when `Fleet.ready` returns."""
+async def open_fleet(size: int, settings: Mapping[str, str]) -> AsyncIterator[Fleet]:
+    """Start nodes, and end them with the context, whatever ends it; they answer when `Fleet.ready` returns.
+
+    Args:
+        size: how many.
+        settings: those of the nodes that are not the defaults, as in the environment, without the prefix.
+    """
     base = Path(tempfile.gettempdir()) / f"peertask-demo-{secrets.token_hex(4)}"
-    fleet = Fleet([Member(index, base.with_name(f"{base.name}-{index + 1}")) for index in range(size)])
+    fleet = Fleet([Member(index, base.with_name(f"{base.name}-{index + 1}"), settings) for index in range(size)])
     async with open_background() as nursery:
         for member in fleet.members:
             nursery.start_soon(member.run)
@@ -194,6 +247,22 @@ async def _connect(member: Member, others: Sequence[Member]) -> None:
         await member.client.connect(other.address)
 
 
+async def _disconnect(member: Member, other: Member) -> None:
+    with suppress(PeertaskError):  # one of them was killed just now
+        await member.client.disconnect(other.peer_id)
+
+
+async def _connect_in_time(member: Member, other: Member) -> None:
+    """Connect two nodes as soon as both can be, unless one is killed before."""
+    while member.is_alive and other.is_alive:
+        try:
+            await member.client.connect(other.address)
+        except PeertaskError:
+            await trio.sleep(_RECONNECT_S)
+        else:
+            return
+
+
 def _command(folder: Path) -> list[str]:
     # -P: the folder that the user is in may hold a package called node.
     program = [sys.executable, "-P", "-m", "node.cli", "node"]
@@ -201,9 +270,10 @@ def _command(folder: Path) -> list[str]:
     return [*program, *place, "--json", "--until-eof", "--log-level", "warning"]
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without the settings of the user's own node, which are not for a demo."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with these settings, and without those of the user's own node."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    return others | {variable_of(name): value for name, value in settings.items()}
 
 
 def _remove(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from rich.console import Console
 from rich.live import Live
 
 from node.background import open_background
+from node.cli.demo.chaos import SETTINGS, Chaos
 from node.cli.demo.fleet import Fleet, open_fleet
 from node.cli.demo.tally import summarise
 from node.cli.demo.traffic import Traffic
-from node.cli.demo.view import Picture, summary_lines
+from node.cli.demo.view import Picture, chaos_line, summary_lines
 from node.cli.demo.workload import Workload
 from node.cli.exit_codes import ExitCode
 from node.cli.live_line import FRAME_S
@@ -35,6 +37,7 @@ class DemoOptions:
         tasks: how many tasks.
         in_flight: how many tasks each node has asked for at a time.
         kill: whether a node is killed on the way.
+        chaos: whether nodes are killed, frozen and cut off at random.
         as_json: whether the summary is told as JSON.
     """
 
@@ -42,6 +45,7 @@ class DemoOptions:
     tasks: int
     in_flight: int
     kill: bool
+    chaos: bool
     as_json: bool
 
 
@@ -85,10 +89,11 @@ async def run_demo(options: DemoOptions) -> ExitCode:
     """
     workload = Workload(options.nodes, options.tasks)
     output = console(err=options.as_json)
-    async with open_fleet(options.nodes) as fleet:
+    async with open_fleet(options.nodes, SETTINGS if options.chaos else {}) as fleet:
+        chaos = Chaos(fleet, random.Random()) if options.chaos else None
         stage = Stage(output, Picture(fleet, workload, trio.current_time()))
         async with stage.open():
-            traffic = await _perform(fleet, workload, options, stage)
+            traffic = await _perform(fleet, workload, options, stage, chaos)
     summary = summarise(
         workload.jobs,
         nodes=options.nodes,
@@ -98,12 +103,16 @@ async def run_demo(options: DemoOptions) -> ExitCode:
     output.print()
     for line in summary_lines(summary, fleet, workload.jobs, len(traffic.orphans)):
         output.print(line)
+    if chaos is not None:
+        output.print(chaos_line(chaos.counts))
     if options.as_json:
         click.echo(json.dumps(summary.to_dict()))
     return ExitCode.OK if summary.nothing_lost else ExitCode.FAILED
 
 
-async def _perform(fleet: Fleet, workload: Workload, options: DemoOptions, stage: Stage) -> Traffic:
+async def _perform(
+    fleet: Fleet, workload: Workload, options: DemoOptions, stage: Stage, chaos: Chaos | None
+) -> Traffic:
     stage.phase(f"starting {options.nodes} nodes, each in a process of its own")
     await fleet.ready()
     pairs = options.nodes * (options.nodes - 1) // 2
@@ -111,7 +120,7 @@ async def _perform(fleet: Fleet, workload: Workload, options: DemoOptions, stage
     await fleet.connect_all()
     stage.phase(f"{options.tasks} tasks between {options.nodes} nodes, over {pairs} encrypted connections")
     stage.traffic = Traffic(fleet, workload, options.in_flight)
-    await stage.traffic.run(kill_at=round(options.tasks * KILL_AFTER) if options.kill else None)
+    await stage.traffic.run(kill_at=round(options.tasks * KILL_AFTER) if options.kill else None, chaos=chaos)
     stage.phase("done; the nodes are being stopped")
     return stage.traffic
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import trio
 
 from node.background import open_background
-from node.cli.demo.fleet import Fleet, Member, MemberState
+from node.cli.demo.chaos import Chaos
+from node.cli.demo.fleet import Fleet, Member
 from node.cli.demo.tally import Rate, Recorded
 from node.cli.demo.workload import ENDED, Job, JobState, Workload
 from node.gateways.http.response_models import EventView, TaskView
@@ -52,11 +53,12 @@ class Traffic:
         self._news = trio.Event()
         self._patience = trio.CancelScope()
 
-    async def run(self, *, kill_at: int | None = None) -> None:
+    async def run(self, *, kill_at: int | None = None, chaos: Chaos | None = None) -> None:
         """Have every task done; returns when all have ended, or when none has for a minute.
 
         Args:
             kill_at: kill a node when so many tasks have ended; None to kill none.
+            chaos: disturbs the nodes meanwhile; None for nobody.
         """
         self.begun_at = self.ended_at = trio.current_time()
         self._patience.deadline = self.begun_at + STALL_S
@@ -67,6 +69,8 @@ class Traffic:
                 for member in self._fleet.running:
                     for _ in range(self._in_flight):
                         nursery.start_soon(self._ask_one_by_one, member)
+                if chaos is not None:
+                    nursery.start_soon(chaos.run)
                 if kill_at is not None:
                     await self._until(lambda: self._workload.done >= kill_at)
                     self._kill_one()
@@ -87,7 +91,7 @@ class Traffic:
     # --- asking ------------------------------------------------------------------------------------------------------
 
     async def _ask_one_by_one(self, member: Member) -> None:
-        while member.state is MemberState.RUNNING:
+        while member.is_alive:
             job = self._workload.take(member.index)
             if job is None:
                 await self._news.wait()

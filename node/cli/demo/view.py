@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from node.cli.demo.chaos import Disturbance
 from node.cli.demo.fleet import Fleet, Member, MemberState
 from node.cli.demo.tally import Census, Summary, latencies, percentile
 from node.cli.demo.traffic import Traffic
@@ -26,8 +27,15 @@ MAX_ROWS: Final = 16
 _MEMBER_STYLES: Final = {
     MemberState.STARTING: ("◌ starting", "yellow"),
     MemberState.RUNNING: ("● running", "green"),
+    MemberState.PAUSED: ("‖ paused", "yellow"),
+    MemberState.CUT_OFF: ("⊘ cut off", "magenta"),
     MemberState.KILLED: ("✗ killed", "bold red"),
     MemberState.ENDED: ("○ ended", "dim"),
+}
+_HAPPENS_TO: Final = {
+    MemberState.PAUSED: ("is frozen (SIGSTOP); what it does waits, or goes on elsewhere", "yellow"),
+    MemberState.CUT_OFF: ("is cut off from the others", "magenta"),
+    MemberState.KILLED: ("was killed (SIGKILL); its tasks go on elsewhere", "red"),
 }
 _JOB_STYLES: Final = {
     JobState.WAITING: "dim",
@@ -91,8 +99,9 @@ class Picture:
 
     def _recent(self, traffic: Traffic) -> Iterator[Text]:
         for member in self.fleet.members:
-            if member.state is MemberState.KILLED:
-                yield Text(f"{member.name} was killed (SIGKILL); its tasks go on elsewhere", style="red")
+            if member.state in _HAPPENS_TO:
+                what, style = _HAPPENS_TO[member.state]
+                yield Text(f"{member.name} {what}", style=style)
         by_id = {member.peer_id: member.name for member in self.fleet.members}
         for job in traffic.recent:
             yield self._line(job, by_id)
@@ -139,12 +148,18 @@ def summary_lines(summary: Summary, fleet: Fleet, jobs: Sequence[Job], orphans: 
             f"  {summary.wall_s:.1f} s, {summary.tasks_per_s:.0f} tasks/s, "
             f"p50 {summary.p50_ms:.0f} ms, p99 {summary.p99_ms:.0f} ms (each waits 100 to 500 ms by design)"
         )
-    for member in fleet.members:
-        if member.state is MemberState.KILLED:
-            yield Text(f"  {member.name} was killed mid-way:")
-            moved = sum(job.moved and job.asked == 1 for job in jobs)
-            yield Text(f"    {moved} tasks that it was doing were done by others")
-            yield Text(f"    {orphans} tasks that it had asked for were asked for again by others")
+    killed = [member.name for member in fleet.members if member.state is MemberState.KILLED]
+    if killed:
+        yield Text(f"  {' and '.join(killed)} {'was' if len(killed) == 1 else 'were'} killed mid-way:")
+        moved = sum(job.moved and job.asked == 1 for job in jobs)
+        yield Text(f"    {moved} tasks that went on elsewhere were done by others")
+        yield Text(f"    {orphans} tasks that had been asked for there were asked for again by others")
+
+
+def chaos_line(counts: Mapping[Disturbance, int]) -> Text:
+    """Return what happened to the nodes, for people."""
+    times = ", ".join(f"{kind.value} {counts[kind]}×" for kind in Disturbance)
+    return Text(f"  nodes were disturbed meanwhile: {times}")
 
 
 def _bar(total: int, done: int, width: int) -> ProgressBar:

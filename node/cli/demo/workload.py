@@ -120,10 +120,13 @@ class Workload:
         unasked = self._queues.pop(node)
         orphans = [job for job in self.jobs if job.requester == node and job.asked and job.state not in ENDED]
         heirs = _in_turn(self.alive)
-        for job in (*orphans, *unasked):
+        for job in (*unasked, *reversed(orphans)):
             job.requester = next(heirs)
             job.state = JobState.WAITING
-            self._queues[job.requester].append(job)
+            if job.asked:  # it has waited longest
+                self._queues[job.requester].appendleft(job)
+            else:
+                self._queues[job.requester].append(job)
         for job in self.jobs:
             if job.state is JobState.WAITING and job.worker in {node, job.requester}:
                 job.worker = next((other for other in self.alive if other != job.requester), job.requester)

@@ -17,6 +17,7 @@ from node.gateways.http.events import END, KEEP_ALIVE_S, EventDecoder, ServerEve
 from node.gateways.http.exchange import Answer, NoAnswerError, open_exchange
 from node.gateways.http.folder import find_control, node_unavailable
 from node.gateways.http.limits import MAX_BATCH, MAX_WAIT_S
+from node.gateways.http.persona_models import PersonaList, PersonaView
 from node.gateways.http.response_models import (
     BatchView,
     ErrorView,
@@ -110,10 +111,20 @@ class ControlClient:
         Returns:
             For each task, in their order, its summary or the error that refused it.
         """
+        return await self._ask_for_each("/v1/tasks:batch", [{"id": new_task_id(), **task} for task in tasks])
+
+    async def retry_many(self, task_ids: Sequence[TaskId]) -> list[TaskSummary | PeertaskError]:
+        """Have tasks done again that failed or were cancelled; each is taken or refused on its own.
+
+        Returns:
+            For each task, in their order, the summary of the new task or the error that refused it.
+        """
+        return await self._ask_for_each("/v1/tasks:retry", task_ids)
+
+    async def _ask_for_each(self, path: str, tasks: Sequence[Any]) -> list[TaskSummary | PeertaskError]:
         became: list[TaskSummary | PeertaskError] = []
         for first in range(0, len(tasks), MAX_BATCH):
-            body = {"tasks": [{"id": new_task_id(), **task} for task in tasks[first : first + MAX_BATCH]]}
-            answer = await self._ask(BatchView, "POST", "/v1/tasks:batch", body=body)
+            answer = await self._ask(BatchView, "POST", path, body={"tasks": tasks[first : first + MAX_BATCH]})
             for item in answer.results:
                 if item.task is not None:
                     became.append(item.task)
@@ -139,7 +150,7 @@ class ControlClient:
         """Return summaries, the newest first.
 
         Args:
-            query: which ones: status, project, session_id, requester, limit.
+            query: which ones: status, project, session_id, requester, before, code, retry_of, unretried, limit.
         """
         return (await self._ask(TaskList, "GET", "/v1/tasks", query=query)).tasks
 
@@ -186,6 +197,25 @@ class ControlClient:
     async def disconnect(self, peer_id: str) -> None:
         """Have the node end the session with a peer, and not dial it again."""
         await self._send("DELETE", f"/v1/peers/{quote(peer_id)}")
+
+    async def personas(self) -> PersonaList:
+        """Return the personas that have a definition at the node, or that it or a peer acts as."""
+        return await self._ask(PersonaList, "GET", "/v1/personas")
+
+    async def persona(self, persona_id: str) -> PersonaView:
+        """Return one persona."""
+        return await self._ask(PersonaView, "GET", f"/v1/personas/{quote(persona_id, safe='')}")
+
+    async def save_persona(self, persona_id: str, definition: str, name: str | None = None) -> PersonaView:
+        """Define a persona, or define it anew."""
+        body = {"name": name, "definition": definition}
+        return await self._ask(PersonaView, "PUT", f"/v1/personas/{quote(persona_id, safe='')}", body=body)
+
+    async def remove_persona(self, persona_id: str) -> None:
+        """Forget the definition of a persona."""
+        status, content = await self._send("DELETE", f"/v1/personas/{quote(persona_id, safe='')}")
+        if status >= _ERRORS_FROM:
+            raise self._parse(ErrorView, status, content).error.to_error()
 
     async def info(self) -> NodeView:
         """Return what the node says about itself."""

@@ -10,6 +10,7 @@ import trio
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from node.coordination_service import Coordination
 from node.gateways.http.event_stream import Stopping
 from node.gateways.http.events import KEEP_ALIVE_S
 from node.gateways.http.limits import SAVE_PATIENCE_S
@@ -100,6 +101,26 @@ class Gateway:
             return None
         known = {self.node.info().peer_id, *(peer.peer_id for peer in self.node.peers() if not peer.hearsay)}
         return PeerId(to) if to in known else await self.node.connect(to)
+
+    @property
+    def coordination(self) -> Coordination:
+        """What the node coordinates with.
+
+        Raises:
+            PeertaskError: code NOT_FOUND, when it runs without coordination.
+        """
+        if self.node.coordination is None:
+            raise PeertaskError(
+                "this node runs without coordination, so it knows nothing of personas",
+                code=ErrorCode.NOT_FOUND,
+                remedy="Start it without --no-coordination",
+            )
+        return self.node.coordination
+
+    async def check_persona(self, wanted: str | None) -> None:
+        """Refuse a task for a persona that nobody knows; see `Coordination.check_persona`."""
+        if wanted is not None and self.node.coordination is not None:
+            await self.node.coordination.check_persona(wanted, self.node.peers)
 
     def submit(self, submission: Submission, target: PeerId | None, traceparent: str | None) -> TaskRecord:
         """Take a task in, as asked by this node; the same task again gives the record of the first time.

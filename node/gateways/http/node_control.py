@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.coordination.explain import Explanation
+from node.coordination_service import Coordination
 from node.interfaces import PeerInfo
 from protocol import PeerAdvert, PeerId, Receipt
 
@@ -45,7 +46,13 @@ class Health:
 
 
 class NodeControl(ABC):
-    """The node itself, as the HTTP gateway sees it."""
+    """The node itself, as the HTTP gateway sees it.
+
+    Attributes:
+        coordination: what it coordinates with; None when it runs without.
+    """
+
+    coordination: Coordination | None = None
 
     @abstractmethod
     def info(self) -> NodeInfo:

@@ -8,14 +8,16 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from node.gateways.http import node_handlers, task_handlers
+from node.gateways.http import node_handlers, persona_handlers, task_handlers
 from node.gateways.http.gateway import Handler
+from node.gateways.http.persona_models import PersonaList, PersonaRequest, PersonaView
 from node.gateways.http.request_models import (
     BatchRequest,
     ConnectRequest,
     EventsQuery,
     FeedQuery,
     ListQuery,
+    RetryTasksRequest,
     TaskRequest,
     WaitQuery,
 )
@@ -99,6 +101,17 @@ OPERATIONS: Final = (
         body=BatchRequest,
         answers={200: BatchView},
         errors=(413,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks:retry",
+        name="retryTasks",
+        summary="Have up to 1,000 tasks done again that failed or were cancelled.",
+        details="Each is taken or refused on its own; the results have the order of the tasks. What is taken is a new"
+        " task whose `retry_of` names the old one, which stays as it is. Each is retried once: then its retry can be.",
+        handler=task_handlers.retry_tasks,
+        body=RetryTasksRequest,
+        answers={200: BatchView},
     ),
     Operation(
         method="GET",
@@ -212,6 +225,45 @@ OPERATIONS: Final = (
         summary="End the session with a peer, and do not dial it again.",
         handler=node_handlers.disconnect,
         answers={204: None},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/personas",
+        name="listPersonas",
+        summary="List the personas that have a definition here, or that the node or a peer acts as.",
+        details="Files are read anew. 404 when the node runs without coordination, as for the others about personas.",
+        handler=persona_handlers.list_personas,
+        answers={200: PersonaList},
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/personas/{id}",
+        name="getPersona",
+        summary="Show a persona.",
+        handler=persona_handlers.get_persona,
+        answers={200: PersonaView},
+        errors=(404,),
+    ),
+    Operation(
+        method="PUT",
+        path="/v1/personas/{id}",
+        name="putPersona",
+        summary="Define a persona, or define it anew.",
+        handler=persona_handlers.put_persona,
+        body=PersonaRequest,
+        answers={200: PersonaView},
+        errors=(404,),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/personas/{id}",
+        name="removePersona",
+        summary="Forget the definition of a persona; its file is removed.",
+        details="Tasks that name it stay.",
+        handler=persona_handlers.remove_persona,
+        answers={204: None},
+        errors=(404,),
     ),
     Operation(
         method="GET",

@@ -15,7 +15,17 @@ from pydantic.fields import FieldInfo
 
 from node.gateways.http.limits import DEFAULT_LISTED, MAX_BATCH, MAX_DEADLINE_S, MAX_LISTED, MAX_WAIT_S
 from node.interfaces import TaskFilter
-from protocol import JsonObject, PeerId, RetryPolicy, Task, TaskRecord, TaskStatus
+from protocol import (
+    ErrorCode,
+    JsonObject,
+    PeerId,
+    RetryPolicy,
+    Task,
+    TaskIdField,
+    TaskRecord,
+    TaskStatus,
+    parse_task_id,
+)
 
 
 class _Request(BaseModel):
@@ -27,6 +37,8 @@ class Submission(_Request):
 
     to: str | None = None
     """Who shall do it: the address or the id of a peer; null lets the node choose."""
+    persona: str | None = None
+    """Who should do it, as any of the personas that are known; null for anyone."""
     timeout_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False)] | None = None
     """When the requester stops caring, in seconds from now; null for never."""
 
@@ -83,6 +95,13 @@ class BatchRequest(_Request):
     """The tasks; each is accepted or refused on its own."""
 
 
+class RetryTasksRequest(_Request):
+    """Tasks to have done again."""
+
+    tasks: Annotated[list[TaskIdField], Field(min_length=1, max_length=MAX_BATCH)]
+    """Each failed or was cancelled, and was asked for by this node; each is taken or refused on its own."""
+
+
 class ConnectRequest(_Request):
     """A peer to stay connected to."""
 
@@ -112,6 +131,14 @@ class ListQuery(_Request):
     """Of this conversation only."""
     requester: str | None = None
     """Asked by this peer only."""
+    before: Annotated[int, Field(ge=0)] | None = None
+    """Taken in earlier than this only, in milliseconds since the epoch."""
+    code: Annotated[frozenset[ErrorCode], BeforeValidator(_split)] | None = None
+    """Ended without a result, with one of these error codes, with commas between them."""
+    retry_of: str | None = None
+    """Only what repeats this task."""
+    unretried: bool = False
+    """Leave out what was had done again."""
     limit: Annotated[int, Field(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED
     """At most so many, the newest first."""
 
@@ -122,6 +149,10 @@ class ListQuery(_Request):
             project=self.project,
             requester=PeerId(self.requester) if self.requester else None,
             session_id=self.session_id,
+            before=self.before,
+            codes=self.code,
+            retry_of=parse_task_id(self.retry_of) if self.retry_of else None,
+            unretried=self.unretried,
             limit=self.limit,
         )
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_serializer
 
+from node.coordination.dead_letters import retry_of
 from node.coordination.explain import Explanation, Verdict, Wait
 from node.gateways.http.node_control import Health, NodeInfo
 from node.interfaces import Change, PeerInfo, PeerSource
@@ -63,6 +64,8 @@ class TaskSummary(_Response):
     """Attempts that failed and were retried."""
     lost_leases: int
     """Attempts that ended because the worker was lost."""
+    retry_of: TaskId | None
+    """The task that failed or was cancelled, and that this one repeats."""
     progress: float
     """The fraction done, 0 to 1."""
     progress_message: str
@@ -411,6 +414,7 @@ def _summary(record: TaskRecord) -> dict[str, Any]:
         "attempt": record.attempt,
         "failures": record.failures,
         "lost_leases": record.lost_leases,
+        "retry_of": retry_of(task),
         "progress": record.progress,
         "progress_message": record.progress_message,
         "failure": record.failure,

@@ -25,6 +25,7 @@ from node.gateways.http.response_models import (
     TaskView,
 )
 from node.interfaces import Change, Lagged
+from node.retrying import submit_again
 from protocol import PeertaskError, TaskFailed, TaskId, TaskRecord
 
 _OK, _ACCEPTED, _NO_CONTENT = 200, 202, 204
@@ -33,6 +34,7 @@ _LAST_EVENT_ID = "last-event-id"
 
 async def submit(gateway: Gateway, call: Call) -> Reply:
     """Take a task in, and wait for its end when asked to."""
+    await gateway.check_persona(call.body.persona)
     target = await gateway.target(call.body.to)
     record = await gateway.saved(gateway.submit(call.body, target, call.headers.get("traceparent")))
     return _view(await gateway.ended(record.id, call.query.wait))
@@ -42,6 +44,13 @@ async def submit_batch(gateway: Gateway, call: Call) -> Reply:
     """Take several tasks in, each on its own."""
     accepted = [await _try_submit(gateway, one, call.headers.get("traceparent")) for one in call.body.tasks]
     return Reply(BatchView(results=tuple([await _item(gateway, one) for one in accepted])))
+
+
+async def retry_tasks(gateway: Gateway, call: Call) -> Reply:
+    """Have tasks done again, each on its own."""
+    own_id = gateway.node.info().peer_id
+    again = submit_again(gateway.service, call.body.tasks, own_id=own_id, now=gateway.clock.now())
+    return Reply(BatchView(results=tuple([await _item(gateway, one) for one in again])))
 
 
 async def list_tasks(gateway: Gateway, call: Call) -> Reply:
@@ -97,6 +106,7 @@ async def watch_all(gateway: Gateway, call: Call) -> Response:
 async def _try_submit(gateway: Gateway, submission: Submission, traceparent: str | None) -> TaskRecord | PeertaskError:
     await trio.lowlevel.checkpoint()
     try:
+        await gateway.check_persona(submission.persona)
         return gateway.submit(submission, await gateway.target(submission.to), traceparent)
     except PeertaskError as error:
         return error

@@ -72,6 +72,13 @@ INSERT_RESULTS = _insert_into("task_results", RESULT_COLUMNS)
 INSERT_FAILURES = _insert_into("task_results", (RESULT_COLUMNS[0], RESULT_COLUMNS[-1]))
 INSERT_EVENTS = _insert_into("events", EVENT_COLUMNS)
 INSERT_PERSONAS = _insert_into("personas", ("id", "name", "definition"), verb="INSERT OR IGNORE")
+READ_PERSONAS = "SELECT id, name, definition FROM personas WHERE definition <> '' AND id <> ? ORDER BY id"
+SAVE_PERSONA = (
+    "INSERT INTO personas (id, name, definition) VALUES (?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET name = excluded.name, definition = excluded.definition"
+)
+# The row stays, because tasks may refer to it.
+FORGET_PERSONA = "UPDATE personas SET name = id, definition = '' WHERE definition <> '' AND id = ?"
 INSERT_AWAITED = _insert_into("awaited_dependencies", ("task_id", "uuid"), verb="INSERT OR IGNORE")
 FORGET = Bulk("DELETE FROM tasks WHERE uuid IN (VALUES {rows})", ["?"])
 
@@ -290,6 +297,18 @@ class Database:
         """Return the number of a task in this file, which is greater than 0; None when it is not there."""
         row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
         return None if row is None else int(row[0])
+
+    def personas(self) -> list[Row]:
+        """Return the ids, names and definitions of the personas that have one."""
+        return self._connection.execute(READ_PERSONAS, (ANYONE,)).fetchall()
+
+    def save_persona(self, persona_id: str, name: str, definition: str) -> None:
+        """Insert a persona, or replace what is said about it."""
+        self._connection.execute(SAVE_PERSONA, (persona_id, name, definition))
+
+    def forget_persona(self, persona_id: str) -> bool:
+        """Drop what is said about a persona; return whether anything was."""
+        return persona_id != ANYONE and self._connection.execute(FORGET_PERSONA, (persona_id,)).rowcount > 0
 
 
 def _replacement(entry: Entry) -> Row:

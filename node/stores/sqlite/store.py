@@ -13,7 +13,9 @@ import structlog
 import trio
 
 from node.background import open_background
+from node.coordination_service import TaskNumbers
 from node.interfaces import Change, Committed, Refused, Store
+from node.personas import FoundPersonas, Persona, PersonaSource, placed
 from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
@@ -30,7 +32,7 @@ log = structlog.get_logger(__name__)
 _LOST = -2
 
 
-class SqliteStore(Store):
+class SqliteStore(Store, TaskNumbers, PersonaSource):
     """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
@@ -198,6 +200,33 @@ class SqliteStore(Store):
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
 
+    # --- personas ----------------------------------------------------------------------------------------------------
+
+    async def personas(self) -> FoundPersonas:
+        """Return the rows of the table that have a definition; see `PersonaSource.personas`."""
+        found = FoundPersonas([], [])
+        async with self._reading() as file:
+            rows = await file.read(file.database.personas)
+        for persona_id, name, definition in rows:
+            try:
+                found.personas.append(Persona.of(id=persona_id, name=name, definition=definition, place=self._place))
+            except PeertaskError as error:
+                found.problems.append(f"{self._place}: {error.message}. Correct the row of the table personas")
+        return found
+
+    async def save_persona(self, persona: Persona) -> Persona:
+        """Insert or replace the row of a persona; see `PersonaSource.save_persona`."""
+        async with self._reading() as file:
+            await file.write(file.database.save_persona, persona.id, persona.name, persona.definition)
+        return placed(persona, self._place)
+
+    async def remove_persona(self, persona_id: str) -> bool:
+        """Empty the definition of a persona, to whose row tasks may refer; see `PersonaSource.remove_persona`."""
+        async with self._reading() as file:
+            return await file.write(file.database.forget_persona, persona_id)
+
+    # --- the file ----------------------------------------------------------------------------------------------------
+
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[_OpenFile]:
         if self._writer is not None and self._file is not None:
@@ -228,6 +257,10 @@ class _OpenFile(NamedTuple):
     async def read(self, page: Callable[..., _Value], *args: object) -> _Value:
         with explained(self.place, "read"):
             return await self.thread.run_sync(page, *args)
+
+    async def write(self, change: Callable[..., _Value], *args: object) -> _Value:
+        with explained(self.place, "saved to"):
+            return await self.thread.run_sync(change, *args)
 
 
 def _is_about(task_id: TaskId, item: Item) -> bool:

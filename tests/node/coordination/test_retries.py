@@ -111,6 +111,57 @@ def test_what_follows_on_an_execution(
         assert after.failure == Failure.of(code, "the reason")
 
 
+@pytest.mark.parametrize(
+    ("code", "retry_on", "again"),
+    [
+        (ErrorCode.EXECUTION_FAILED, None, False),
+        (ErrorCode.EXECUTION_FAILED, (ErrorCode.EXECUTION_FAILED,), True),
+        (ErrorCode.TIMEOUT, (ErrorCode.EXECUTION_FAILED, ErrorCode.TIMEOUT), True),
+        (ErrorCode.TIMEOUT, (ErrorCode.EXECUTION_FAILED,), False),
+        (ErrorCode.STORE_FAILED, None, True),
+        (ErrorCode.STORE_FAILED, (ErrorCode.TIMEOUT,), False),
+        (ErrorCode.STORE_FAILED, (), False),
+        (ErrorCode.PEER_LOST, (), True),
+        (ErrorCode.BUSY, (), True),
+    ],
+)
+def test_a_policy_that_names_codes_tries_again_on_these_alone(
+    code: ErrorCode, retry_on: tuple[ErrorCode, ...] | None, *, again: bool
+) -> None:
+    """Whatever the failure says of itself; but a worker that was lost or had no room has not failed."""
+    fact = decide(executing(policy=RetryPolicy(retry_on=retry_on)), code)
+    assert type(fact) is (Released if again else Failed)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "failures", "lost_leases", "ended"),
+    [
+        ([ErrorCode.STORE_FAILED] * 2, 2, 0, False),
+        ([ErrorCode.STORE_FAILED] * 3, 2, 0, True),
+        ([ErrorCode.PEER_LOST] * 9, 0, 9, False),
+        ([ErrorCode.LEASE_LOST, ErrorCode.STORE_FAILED] * 2, 2, 2, False),
+        (
+            [ErrorCode.STORE_FAILED, *[ErrorCode.PEER_LOST] * 9, ErrorCode.STORE_FAILED, ErrorCode.STORE_FAILED],
+            2,
+            9,
+            True,
+        ),
+        ([ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.STORE_FAILED], 1, 0, False),
+        ([ErrorCode.LEASE_LOST] * MAX_LOST_LEASES, 0, MAX_LOST_LEASES - 1, True),
+    ],
+)
+def test_failures_and_lost_workers_are_counted_apart(
+    reasons: list[ErrorCode], failures: int, lost_leases: int, *, ended: bool
+) -> None:
+    """Three failures end a task, and no number of lost workers below sixteen does; the last one of each is the end."""
+    record = executing(target=None)
+    for reason in reasons:
+        if record.status is TaskStatus.PENDING:
+            record = _claim(record)
+        record = advance(record, decide(record, reason))
+    assert (record.failures, record.lost_leases, record.terminal) == (failures, lost_leases, ended)
+
+
 @pytest.mark.parametrize(("code", "final"), list(product(ErrorCode, [False, True])))
 def test_what_follows_on_a_task_that_is_to_stop(code: ErrorCode, *, final: bool) -> None:
     """It is cancelled when it was stopped, lost or never begun, and failed when it failed first; never tried again."""

@@ -11,6 +11,7 @@ import pytest
 import protocol as p
 from node.executors.binding import Binding
 from node.interfaces import Execution
+from node.personas import Persona
 from node.testing import FakeExecution
 from protocol import ErrorCode, InvalidTask, PeertaskError, Task
 
@@ -62,6 +63,18 @@ def _with_execution(prompt: str, execution: Execution) -> tuple[Any, ...]:
     return (prompt, execution.attempt)
 
 
+def _with_persona(prompt: str, who: Persona | None, width: int = 80) -> tuple[Any, ...]:
+    return (prompt, who and who.id, width)
+
+
+def _named_persona(prompt, persona) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]
+    return (prompt, persona and persona.id)
+
+
+def _persona_is_text(prompt: str, persona: str) -> tuple[Any, ...]:
+    return (prompt, persona)
+
+
 def _all_params(prompt: str, params: dict[str, Any]) -> tuple[Any, ...]:
     return (prompt, params)
 
@@ -92,6 +105,7 @@ class _Callee:
 
 
 EXECUTION = FakeExecution("hello", attempt=2)
+REVIEWER = Persona(id="reviewer", name="Reviewer")
 ID = EXECUTION.task.id
 
 
@@ -111,6 +125,9 @@ ID = EXECUTION.task.id
         (_named_task, {}, ("hello", ID)),
         (_task_is_text, {}, ("hello",)),
         (_with_execution, {"other": 1}, ("hello", 2)),
+        (_with_persona, {"width": 3}, ("hello", "reviewer", 3)),
+        (_named_persona, {}, ("hello", "reviewer")),
+        (_persona_is_text, {"persona": "a text"}, ("hello", "a text")),
         (_all_params, {"width": 3}, ("hello", {"width": 3})),
         (_rest_of_params, {"width": 3, "colour": "red"}, ("hello", 3, {"colour": "red"})),
         (_hands_on, {"width": 3}, ("hello", {"width": 3})),
@@ -125,8 +142,8 @@ def test_a_function_gets_what_its_parameters_name(
     function: Callable[..., object], params: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     """The prompt, the task, the execution and the params go where names, annotations and order say."""
-    execution = FakeExecution(p.Task.from_dict({**EXECUTION.task.to_dict(), "params": params}), attempt=2)
-    arguments = Binding(function).bind(execution)
+    task = p.Task.from_dict({**EXECUTION.task.to_dict(), "params": params})
+    arguments = Binding(function).bind(FakeExecution(task, attempt=2, persona=REVIEWER))
     assert function(*arguments.args, **arguments.kwargs) == expected
 
 

@@ -63,13 +63,14 @@ def test_a_task_that_ended_after_all_is_not_asked_for_again() -> None:
 
 
 def test_a_task_keeps_the_time_when_it_was_first_asked_for() -> None:
-    """What a user waits for does not begin anew with a new requester."""
-    workload = Workload(2, 2)
-    job = ask_next(workload, 1, now=1.0)
+    """What a user waits for does not begin anew with a new requester, and goes first there: it has waited longest."""
+    workload = Workload(2, 4)
+    job, later = ask_next(workload, 1, now=1.0), ask_next(workload, 1, now=2.0)
     first_id = job.task_id
     workload.remove_node(1)
-    assert ask_next(workload, 0).requester == 0
     assert ask_next(workload, 0, now=5.0) is job
+    assert ask_next(workload, 0) is later
+    assert ask_next(workload, 0).number == 1
     assert (job.asked, job.asked_at) == (2, 1.0)
     assert first_id is not None
     assert workload.find(first_id) is job

@@ -94,6 +94,7 @@ from protocol.task import (
     Task,
     TaskId,
     describe_invalid,
+    draw_ids_from,
     new_task_id,
     parse_task_id,
 )
@@ -182,6 +183,7 @@ __all__ = [
     "begin",
     "decode_body",
     "describe_invalid",
+    "draw_ids_from",
     "encode_body",
     "encode_frame",
     "encode_length",

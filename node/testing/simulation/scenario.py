@@ -1,0 +1,74 @@
+"""What is simulated: how many nodes, which tasks, what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from node.interfaces import Executor
+from node.retention import Capacity
+from node.testing.simulation.faults import Faults
+from node.testing.simulation.links import Latency
+from node.testing.simulation.node import Parts
+from node.testing.simulation.store import Disk
+from node.testing.simulation.workload import Worker, draw_task, storm
+from protocol import Limits
+
+if TYPE_CHECKING:
+    from node.testing.simulation.world import Simulation
+
+NODES = 5
+TASKS = 50
+# So few that some tasks find a full node.
+IN_FLIGHT = 8
+OPEN_TASKS = 40
+
+
+def _workers(rng: random.Random) -> Iterable[Executor]:
+    return (Worker(rng, slots=rng.choice((1, 2, 4))),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is simulated, but for what the seed decides.
+
+    Attributes:
+        nodes: how many there are.
+        tasks: how many are asked for.
+        seconds: for how long tasks come and faults happen, in seconds of the simulation.
+        executors: returns the executors of one process of a node; what is left to chance is drawn from the generator.
+        task: returns fields of a task by name, such as ``kind`` and ``retry``; drawn likewise.
+        hurried: how many tasks have a deadline; 0 to 1.
+        cancelled: how many tasks are cancelled; 0 to 1.
+        faults: what goes wrong, and how often.
+        latency: how long frames take.
+        disk: how long stores take.
+        limits: what a node takes from one peer.
+        capacity: how much a node keeps.
+        parts: the classes that a node is made of.
+        script: what happens, instead of tasks and faults at random moments.
+        name: where the scenario can be imported from, as ``module:NAME``, for the command that repeats a run.
+    """
+
+    nodes: int = NODES
+    tasks: int = TASKS
+    seconds: float = 20.0
+    executors: Callable[[random.Random], Iterable[Executor]] = _workers
+    task: Callable[[random.Random], Mapping[str, Any]] = draw_task
+    hurried: float = 0.2
+    cancelled: float = 0.1
+    faults: Faults = Faults()
+    latency: Latency = Latency()
+    disk: Disk = Disk()
+    limits: Limits = Limits(in_flight=IN_FLIGHT)
+    capacity: Capacity = Capacity(open_tasks=OPEN_TASKS)
+    parts: Parts = Parts()
+    script: Callable[[Simulation], Awaitable[None]] = storm
+    name: str = ""
+
+    def command(self, seed: int) -> str:
+        """Return the command that repeats a run."""
+        named = f" --scenario {self.name}" if self.name else ""
+        return f"peertask simulate --seed {seed}{named} --nodes {self.nodes} --tasks {self.tasks} --trace"

@@ -41,6 +41,8 @@ class Trace:
 
     def note(self, who: str, what: str, task_id: TaskId | None = None, detail: object = "") -> None:
         """Add what happens now."""
+        if task_id is not None:
+            self.name(task_id)
         self.events.append(Event(self.now(), who, what, task_id, detail))
 
     def name(self, task_id: TaskId) -> str:

@@ -68,8 +68,9 @@ def _check_nothing_left(node: SimulatedNode, judge: Judge) -> None:
 def check_bounds(node: SimulatedNode, judge: Judge) -> None:
     """Tell a judge what a node has too much of, at any moment."""
     manager, scenario = node.manager, node.world.scenario
-    if manager.open_tasks > scenario.capacity.open_tasks:
-        judge.find("bounded queues", f"{node.name} has {manager.open_tasks} open tasks")
+    own = manager.usage(node.peer_id).tasks
+    if max(own, manager.open_tasks - own) > scenario.capacity.open_tasks:
+        judge.find("bounded queues", f"{node.name} has {manager.open_tasks} open tasks, {own} of them its own")
     for peer in node.world.peer_ids:
         tasks = manager.usage(peer).tasks
         if peer != node.peer_id and tasks > scenario.limits.in_flight:

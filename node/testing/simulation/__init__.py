@@ -4,8 +4,8 @@ from node.testing.simulation.faults import NO_FAULTS, Faults
 from node.testing.simulation.judge import Violation
 from node.testing.simulation.links import Latency
 from node.testing.simulation.node import NodeIsDown, Parts, SimulatedNode
-from node.testing.simulation.run import Report, SimulationFailed, simulate
-from node.testing.simulation.scenario import Scenario
+from node.testing.simulation.run import SimulationReport, SimulationFailed, simulate
+from node.testing.simulation.scenario import Scenario, load_scenario
 from node.testing.simulation.store import Disk, SimulatedStore
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.workload import Worker, storm
@@ -18,7 +18,7 @@ __all__ = [
     "Latency",
     "NodeIsDown",
     "Parts",
-    "Report",
+    "SimulationReport",
     "Scenario",
     "SimulatedNode",
     "SimulatedStore",
@@ -27,6 +27,7 @@ __all__ = [
     "Trace",
     "Violation",
     "Worker",
+    "load_scenario",
     "simulate",
     "storm",
 ]

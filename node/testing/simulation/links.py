@@ -156,6 +156,11 @@ class Links:
         """Whether nothing comes through between two nodes."""
         return bool(self._blocked) and frozenset((one, other)) in self._blocked
 
+    @property
+    def any_blocked(self) -> bool:
+        """Whether nothing comes through between some nodes."""
+        return bool(self._blocked)
+
     def break_between(self, one: PeerId, other: PeerId) -> None:
         """Break the connections between two nodes; each end learns of it soon, at its own time."""
         for channel in self._open_between(one, other):

@@ -22,6 +22,7 @@ from node.testing.simulation.world import Simulation
 
 # What a failing test prints: the last things that happened to the first task with which something is wrong.
 SHOWN_LINES = 40
+_UNNAMED = "simulate(scenario, {}), or give the scenario a name for a command that does it"
 
 
 class SimulationFailed(AssertionError):
@@ -29,7 +30,7 @@ class SimulationFailed(AssertionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SimulationReport:
     """What has come of a simulation.
 
     Attributes:
@@ -58,7 +59,7 @@ class Report:
         """The command that repeats the run."""
         return self.scenario.command(self.seed)
 
-    def check(self) -> Report:
+    def check(self) -> SimulationReport:
         """Return the report when no promise was broken.
 
         Raises:
@@ -72,7 +73,8 @@ class Report:
         """Say which promises were broken, how to see it again, and what happened last to the first task concerned."""
         broken = [f"  - {violation}" for violation in self.violations]
         lines = list(self.trace.lines(self.violations[0].task_id if self.violations else None))[-SHOWN_LINES:]
-        return "\n".join([f"seed {self.seed} breaks promises:", *broken, "See it again:", f"  {self.command}", *lines])
+        again = self.command if self.scenario.is_repeatable else _UNNAMED.format(self.seed)
+        return "\n".join([f"seed {self.seed} breaks promises:", *broken, "See it again:", f"  {again}", *lines])
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def simulate(scenario: Scenario | None = None, seed: int = 0) -> Report:
+def simulate(scenario: Scenario | None = None, seed: int = 0) -> SimulationReport:
     """Simulate a scenario; the same seed brings about the same run, on every machine.
 
     Runs in a trio of its own, so it cannot be called from within one. Nothing in it may wait for anything but trio's
@@ -112,4 +114,4 @@ def simulate(scenario: Scenario | None = None, seed: int = 0) -> Report:
             trio.run(main, clock=clock, instruments=[processes])
         except Exception as error:
             judge.find("nothing raises", f"{error!r}\n{traceback.format_exc()}")
-    return Report(scenario, seed, tuple(judge.violations), trace, clock.current_time(), judge.executions)
+    return SimulationReport(scenario, seed, tuple(judge.violations), trace, clock.current_time(), judge.executions)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from node.interfaces import Executor
@@ -14,7 +16,7 @@ from node.testing.simulation.links import Latency
 from node.testing.simulation.node import Parts
 from node.testing.simulation.store import Disk
 from node.testing.simulation.workload import Worker, draw_task, storm
-from protocol import Limits
+from protocol import ErrorCode, Limits, PeertaskError
 
 if TYPE_CHECKING:
     from node.testing.simulation.world import Simulation
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 NODES = 5
 TASKS = 50
 # So few that some tasks find a full node.
-IN_FLIGHT = 8
-OPEN_TASKS = 40
+IN_FLIGHT = 4
+OPEN_TASKS = 12
 
 
 def _workers(rng: random.Random) -> Iterable[Executor]:
@@ -72,3 +74,34 @@ class Scenario:
         """Return the command that repeats a run."""
         named = f" --scenario {self.name}" if self.name else ""
         return f"peertask simulate --seed {seed}{named} --nodes {self.nodes} --tasks {self.tasks} --trace"
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the command brings about the same, or knows too little of the scenario."""
+        return bool(self.name) or self == Scenario(nodes=self.nodes, tasks=self.tasks)
+
+
+def load_scenario(name: str) -> Scenario:
+    """Return the scenario that a program has, given as ``module:NAME``; a module of the current folder is found too.
+
+    Raises:
+        PeertaskError: code INVALID_CONFIG, when there is no such scenario; says what is missing.
+    """
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _no_scenario(name, str(error)) from error
+    if not isinstance(found, Scenario):
+        raise _no_scenario(name, f"it is a {type(found).__name__}")
+    return replace(found, name=name)
+
+
+def _no_scenario(name: str, reason: str) -> PeertaskError:
+    return PeertaskError(
+        f"{name} is not a scenario: {reason}",
+        code=ErrorCode.INVALID_CONFIG,
+        remedy="Name a module and a Scenario in it, as my_tests:SCENARIO",
+    )

@@ -8,7 +8,7 @@ seam:
 - `ScriptedExecutor`: returns, raises, hangs, waits and reports as told, and remembers what it saw;
 - `open_memory_hub`, `MemoryNetwork`: several nodes in one process, with links that can be cut and nodes that can
   freeze;
-- `simulate`: many real nodes on a virtual clock, and everything that goes wrong, from one seed (`node.testing.simulation`);
+- `simulate`: many real nodes on a virtual clock, and all that goes wrong, from one seed (`node.testing.simulation`);
 - `RecordingHandler`: remembers what channels bring;
 - `HeldStore`: says that a change is saved only when the test lets it;
 - `FakeSqliteDatabase`: the SQLite store in memory, with a connection to look into it.
@@ -83,8 +83,8 @@ __all__ = [
     "Raise",
     "RecordingHandler",
     "Report",
-    "Scenario",
     "Return",
+    "Scenario",
     "ScriptedExecutor",
     "SeenExecution",
     "SimulatedNode",

@@ -122,5 +122,6 @@ class HeldStore(Store):
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks."""
         for task_id in task_ids:
-            self._last_seqs.pop(task_id, None)
+            if self._last_seqs.pop(task_id, None) is not None:
+                self.held = deque(change for change in self.held if change.record.id != task_id)
             self._saved.forget((task_id,))

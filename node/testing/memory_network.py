@@ -30,7 +30,6 @@ from protocol import (
 REDIAL_S = 0.01
 
 
-
 class Hub(Protocol):
     """What lies between the memory networks, as they see it; `MemoryHub` is one."""
 
@@ -67,7 +66,7 @@ class MemoryNetwork(Network):
         limits: what it takes from one peer.
     """
 
-    def __init__(self, hub: MemoryHub, peer_id: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, hub: Hub, peer_id: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self.peer_id = PeerId(peer_id)
         self.limits = limits
         self.is_running = False

@@ -12,7 +12,7 @@ from node.cli.help import DocumentedCommand
 from node.cli.options import DEBUG, JSON
 
 if TYPE_CHECKING:
-    from node.testing.simulation import SimulationReport, Scenario
+    from node.testing.simulation import Scenario, SimulationReport
 
 
 @click.command(
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 @click.option(
     "--count", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many seeds to run."
 )
-@click.option("--nodes", type=click.IntRange(min=2), metavar="N", help="How many nodes; 5 unless the scenario says so.")
-@click.option("--tasks", type=click.IntRange(min=0), metavar="N", help="How many tasks; 50 unless the scenario says so.")
-@click.option("--scenario", metavar="MODULE:NAME", help="A Scenario of a program; a MODULE of this folder is found too.")
+@click.option("--nodes", type=click.IntRange(min=2), metavar="N", help="How many nodes, in place of the scenario's 5.")
+@click.option("--tasks", type=click.IntRange(min=0), metavar="N", help="How many tasks, in place of the scenario's 50.")
+@click.option(
+    "--scenario", metavar="MODULE:NAME", help="A Scenario of a program; a MODULE of this folder is found too."
+)
 @click.option("--trace", is_flag=True, help="Tell everything that happens.")
 @JSON
 @DEBUG
@@ -49,16 +51,17 @@ def command(
     as_json: bool,
     debug: bool,  # noqa: ARG001 - the entry reads --debug
 ) -> ExitCode:
-    """Run many nodes in this process, on a clock that jumps, and break links, stop clocks and kill nodes as a seed says.
+    """Run many nodes in this process, on a clock that jumps, and let go wrong what a seed decides.
 
-    The nodes are real but for their network, their disk and their clock. Whatever happens, what `peertask` promises
+    The nodes are real but for their network, their disk and their clock. Links break, clocks are off, nodes are
+    killed, stopped and cut off. Whatever happens, what `peertask` promises
     must hold: no task is lost, none is recorded twice, every one ends. The same seed always brings about the same run.
 
     The exit code is 1 when a promise was broken; the first such seed is explained.
     """
     from node.testing.simulation import simulate
 
-    simulated = _scenario(scenario, nodes=nodes, tasks=tasks)
+    simulated = _scenario(scenario, nodes, tasks)
     broken = False
     for number in range(seed, seed + count):
         report = simulate(simulated, number)
@@ -67,11 +70,11 @@ def command(
     return ExitCode.FAILED if broken else ExitCode.OK
 
 
-def _scenario(name: str | None, **fields: int | None) -> Scenario:
+def _scenario(name: str | None, nodes: int | None, tasks: int | None) -> Scenario:
     from node.testing.simulation import Scenario, load_scenario
 
     scenario = load_scenario(name) if name else Scenario()
-    return replace(scenario, **{field: value for field, value in fields.items() if value is not None})
+    return replace(scenario, nodes=nodes or scenario.nodes, tasks=scenario.tasks if tasks is None else tasks)
 
 
 def _tell(report: SimulationReport, *, trace: bool, as_json: bool, explain: bool) -> None:

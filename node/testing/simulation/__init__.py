@@ -4,7 +4,7 @@ from node.testing.simulation.faults import NO_FAULTS, Faults
 from node.testing.simulation.judge import Violation
 from node.testing.simulation.links import Latency
 from node.testing.simulation.node import NodeIsDown, Parts, SimulatedNode
-from node.testing.simulation.run import SimulationReport, SimulationFailed, simulate
+from node.testing.simulation.run import SimulationFailed, SimulationReport, simulate
 from node.testing.simulation.scenario import Scenario, load_scenario
 from node.testing.simulation.store import Disk, SimulatedStore
 from node.testing.simulation.trace import Trace
@@ -18,12 +18,12 @@ __all__ = [
     "Latency",
     "NodeIsDown",
     "Parts",
-    "SimulationReport",
     "Scenario",
     "SimulatedNode",
     "SimulatedStore",
     "Simulation",
     "SimulationFailed",
+    "SimulationReport",
     "Trace",
     "Violation",
     "Worker",

@@ -30,7 +30,8 @@ class Faults:
         pauses: a process stands still as by SIGSTOP, and goes on.
         partitions: some nodes cannot reach the others, until it heals.
         breaks: all connections of a pair of nodes break.
-        longest_s: what a crash, a pause or a partition lasts at the most, in seconds; most are much shorter.
+        full_disks: nothing can be saved at a node for a while; not at those whose store takes no time.
+        longest_s: what a fault lasts at the most, in seconds; most are much shorter.
         skew_ms: how far a node's clock is off at the most, in milliseconds.
         drift: how much too fast or slow a node's clock is at the most; 0.01 is one in a hundred.
     """
@@ -40,6 +41,7 @@ class Faults:
     pauses: float = 2.0
     partitions: float = 2.0
     breaks: float = 5.0
+    full_disks: float = 1.0
     longest_s: float = 30.0
     skew_ms: int = 600_000
     drift: float = 0.01
@@ -56,6 +58,7 @@ class Faults:
             (self.pauses, self._pause),
             (self.partitions, self._partition),
             (self.breaks, self._break),
+            (self.full_disks, self._fill_disk),
         )
         for mean, fault in kinds:
             # Runs differ in what goes wrong much, and what not at all: that finds more than a bit of everything.
@@ -104,8 +107,12 @@ class Faults:
     def _break(self, sim: Simulation, one: SimulatedNode, other: SimulatedNode) -> None:
         sim.break_link(one, other)
 
+    def _fill_disk(self, sim: Simulation, node: SimulatedNode, _other: SimulatedNode) -> None:
+        node.fill_disk()
+        sim.timeline.after(self._lasts(sim), node.free_disk)
 
-NO_FAULTS = Faults(crashes=0, stops=0, pauses=0, partitions=0, breaks=0, skew_ms=0, drift=0)
+
+NO_FAULTS = Faults(crashes=0, stops=0, pauses=0, partitions=0, breaks=0, full_disks=0, skew_ms=0, drift=0)
 """Everything works."""
 
 

@@ -64,13 +64,14 @@ class Judge:
 
     Args:
         trace: told of everything.
+        in_flight: how many tasks of one peer a node may have open.
 
     Attributes:
         violations: what is wrong, in the order in which it was found.
         executions: how many executions have begun.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, in_flight: int) -> None:
         self.violations: list[Violation] = []
         self.executions = 0
         self.trace = trace
@@ -78,7 +79,8 @@ class Judge:
         self._under_way: dict[tuple[PeerId, TaskId], int] = {}
         self._busy: Counter[tuple[PeerId, str]] = Counter()
         self._outputs: dict[TaskId, set[str]] = {}
-        self._open = 0
+        self._in_flight = in_flight
+        self._open: Counter[tuple[PeerId, PeerId]] = Counter()
         self._news = trio.Event()
 
     def find(self, promise: str, what: str, task_id: TaskId | None = None) -> None:
@@ -92,7 +94,7 @@ class Judge:
     @property
     def open_records(self) -> int:
         """How many records of tasks that have not ended there are, on all disks."""
-        return self._open
+        return self._open.total()
 
     def saved(self, peer_id: PeerId, task_id: TaskId) -> TaskRecord | None:
         """Return what a disk holds of a task."""
@@ -129,12 +131,21 @@ class Judge:
         if isinstance(fact, Claimed) and record.deadline is not None and fact.at >= record.deadline:
             self.find("deadlines travel", f"was claimed at {peer_id} after its deadline", record.id)
         if record.failures >= record.task.retry.attempts:
-            what = f"has failed {record.failures} times at {peer_id} and goes on, with {record.task.retry.attempts} attempts"
+            allowed = record.task.retry.attempts
+            what = f"has failed {record.failures} times at {peer_id} and goes on, with {allowed} attempts"
             self.find("retries are bounded", what, record.id)
-        self._open += (not record.terminal) - (before is not None and not before.terminal)
+        self._count_open(peer_id, before, record)
         records[record.id] = record
         news, self._news = self._news, trio.Event()
         news.set()
+
+    def _count_open(self, peer_id: PeerId, before: TaskRecord | None, record: TaskRecord) -> None:
+        more = (not record.terminal) - (before is not None and not before.terminal)
+        if more:
+            self._open[peer_id, record.requester] += more
+        if more > 0 and record.requester != peer_id and self._open[peer_id, record.requester] > self._in_flight:
+            what = f"is one too many for the {self._in_flight} that {record.requester} may have open at {peer_id}"
+            self.find("bounded queues", what, record.id)
 
     def _expect(self, peer_id: PeerId, expected: TaskRecord, record: TaskRecord) -> None:
         if _everything_of(expected) != _everything_of(record):

@@ -59,12 +59,15 @@ class Latency:
     large_share: float = 0.05
     large_s: float = 0.5
 
-    def draw(self, rng: random.Random, frame: Frame) -> float:
-        """Return how long a frame takes, in seconds."""
-        seconds = rng.uniform(self.shortest_s, self.longest_s)
-        if self.large_share and hasattr(frame, "task_id") and rng.random() < self.large_share:
-            seconds += rng.uniform(0, self.large_s)
-        return seconds
+    def draw(self, rng: random.Random) -> float:
+        """Return how long a small frame takes, in seconds."""
+        return rng.uniform(self.shortest_s, self.longest_s)
+
+    def draw_size(self, rng: random.Random) -> float:
+        """Return how much longer a frame about a task takes because it is large, in seconds; 0 for a small one."""
+        if self.large_share and rng.random() < self.large_share:
+            return rng.uniform(0, self.large_s)
+        return 0.0
 
 
 @dataclass(slots=True)
@@ -88,8 +91,26 @@ class _Pipe:
     not_before: float = 0.0
     resumes_at: float = 0.0
     latest: float = 0.0
+    latest_small: float = 0.0
     latest_of: dict[TaskId, float] = field(default_factory=dict)
     held: list[_Parcel] = field(default_factory=list)
+
+    def line_up(
+        self, at: float, frame: Frame | None = None, task_id: TaskId | None = None, larger: float = 0.0
+    ) -> float:
+        """Return when a frame arrives that would do so at a time if it were alone; with none, the end of the pipe."""
+        at = max(at, self.not_before)
+        if frame is None or isinstance(frame, Hello | Bye):
+            at = self.not_before = max(at, self.latest)
+        else:
+            if larger:
+                at += larger
+            else:
+                at = self.latest_small = max(at, self.latest_small)
+            if task_id is not None:
+                at = self.latest_of[task_id] = max(at, self.latest_of.get(task_id, 0.0))
+        self.latest = max(at, self.latest)
+        return at
 
     def cut(self, rng: random.Random) -> None:
         """Lose what is under way, from some frame on, and all that is still sent."""
@@ -216,18 +237,14 @@ class Links:
         pipe = self._pipes[channel]
         pipe.sent += 1
         parcel = _Parcel(pipe, pipe.sent, pieces, frame)
-        at = max(trio.current_time() + self.latency.draw(self._rng, frame), pipe.not_before)
-        if isinstance(frame, Hello | Bye):
-            at = pipe.not_before = max(at, pipe.latest)
-        elif task_id is not None:
-            at = pipe.latest_of[task_id] = max(at, pipe.latest_of.get(task_id, 0.0))
-        pipe.latest = max(at, pipe.latest)
-        self.timeline.at(at, partial(self._arrive, parcel))
+        at = trio.current_time() + self.latency.draw(self._rng)
+        larger = self.latency.draw_size(self._rng) if task_id is not None else 0.0
+        self.timeline.at(pipe.line_up(at, frame, task_id, larger), partial(self._arrive, parcel))
 
     def close(self, channel: MemoryChannel) -> None:
         """Tell the other end that this one has ended the connection, after all that was sent."""
         pipe = self._pipes[channel]
-        at = pipe.not_before = max(trio.current_time() + self._draw(), pipe.latest, pipe.not_before)
+        at = pipe.line_up(trio.current_time() + self._draw())
         self.timeline.at(at, partial(self._arrive, _Parcel(pipe, 0, (), None)))
 
     def _arrive(self, parcel: _Parcel) -> None:
@@ -290,7 +307,7 @@ class Links:
         self._pipes.pop(pipe.sender, None)
 
     def _draw(self) -> float:
-        return self._rng.uniform(self.latency.shortest_s, self.latency.longest_s)
+        return self.latency.draw(self._rng)
 
     def _when_awake(self, peer_id: PeerId, action: partial[None]) -> partial[None]:
         return partial(self._stations[peer_id].when_awake, action)

@@ -1,4 +1,4 @@
-"""The network of one node of a simulation: a memory network whose sessions take time, and rival as those of node.net."""
+"""The network of one node of a simulation: sessions that take time, and rival each other as those of node.net do."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ class SimulatedNetwork(MemoryNetwork):
 
     def _dial(self, peer_id: PeerId) -> MemoryChannel:
         self._dialling.add(peer_id)
-        return self._links.dial(self, peer_id)
+        under_way = (channel for channel in self._open if channel.peer_id == peer_id and channel.dialled)
+        return next(under_way, None) or self._links.dial(self, peer_id)
 
     def session_with(self, peer_id: PeerId, *, dialled: bool) -> MemoryChannel:
         """Return this node's end of a new session; it counts when the peer has said Hello."""

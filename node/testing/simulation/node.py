@@ -72,9 +72,7 @@ class _Incarnation:
         self.network = SimulatedNetwork(
             world.links, node.name, node.draws(), limits=scenario.limits, listener=world.sends
         )
-        self.manager = parts.manager(
-            node.store, node.clock, self.feed, own_id=node.peer_id, capacity=scenario.capacity
-        )
+        self.manager = parts.manager(node.store, node.clock, self.feed, own_id=node.peer_id, capacity=scenario.capacity)
         self.remote = parts.delegate(self.network)
         self.gateway = parts.gateway(
             self.manager,
@@ -242,6 +240,17 @@ class SimulatedNode:
             self._now.process.thaw()
             self._now.network.wake_up()
 
+    def fill_disk(self) -> None:
+        """Let it save nothing more; see `SimulatedStore.fail`."""
+        self.world.trace.note(self.name, "has a full disk")
+        self.store.fail()
+
+    def free_disk(self) -> None:
+        """Let it save again; no effect when it can."""
+        if self.store.failure is not None:
+            self.world.trace.note(self.name, "has room on its disk")
+            self.store.mend()
+
     # --- what one asks of it -----------------------------------------------------------------------------------------
 
     @property
@@ -265,7 +274,7 @@ class SimulatedNode:
         prompt: str = "a prompt",
         *,
         to: SimulatedNode | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - not a wait
+        timeout: float | None = None,
         **fields: Any,
     ) -> TaskId:
         """Have a task done, as `Node.enqueue`, without waiting until it is saved; return its id.
@@ -279,9 +288,19 @@ class SimulatedNode:
         Raises:
             NodeIsDown: there is nobody to ask.
             TaskRejected: code BUSY or DRAINING.
+            PeertaskError: code STORE_FAILED.
             InvalidTask: names the field that is wrong.
         """
-        task = Task.new(prompt, self.peer_id, timestamp=self.clock.now(), **fields)
+        return self.ask(Task.new(prompt, self.peer_id, timestamp=self.clock.now(), **fields), to=to, timeout=timeout)
+
+    def ask(
+        self,
+        task: Task,
+        *,
+        to: SimulatedNode | None = None,
+        timeout: float | None = None,
+    ) -> TaskId:
+        """Have a task done that was made already, as `submit`; asking again changes nothing."""
         deadline = None if timeout is None else self.clock.now() + round(timeout * 1000)
         target = None if to is None else to.peer_id
         self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)

@@ -86,10 +86,14 @@ class _Steps:
         if self._process.frozen:
             self._given, self._waiting = value, True
             self._process.hold(self._task)
-            return trio.lowlevel.wait_task_rescheduled(_not_now).send(None)
+            return _wait().send(None)
         if self._waiting:
             self._given, self._waiting = None, False
         return self._coroutine.send(value)
+
+
+async def _wait() -> None:
+    await trio.lowlevel.wait_task_rescheduled(_not_now)
 
 
 def _not_now(_raise_cancel: object) -> Abort:

@@ -79,7 +79,7 @@ class SimulationReport:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Drop all log records for the length of the context: hundreds of failures are meant to happen, at virtual times."""
+    """Drop all log records for the length of the context: hundreds of failures are meant to happen."""
     default_to_stdlib_logging()
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -103,7 +103,7 @@ def simulate(scenario: Scenario | None = None, seed: int = 0) -> SimulationRepor
     timeline, processes = Timeline(), Processes()
     clock = VirtualClock(timeline)
     trace = Trace(clock.current_time)
-    judge = Judge(trace)
+    judge = Judge(trace, scenario.limits.in_flight)
     with silence(), seeded(seed) as rng:
 
         async def main() -> None:
@@ -112,6 +112,6 @@ def simulate(scenario: Scenario | None = None, seed: int = 0) -> SimulationRepor
 
         try:
             trio.run(main, clock=clock, instruments=[processes])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a part raises is what the simulation has found
             judge.find("nothing raises", f"{error!r}\n{traceback.format_exc()}")
     return SimulationReport(scenario, seed, tuple(judge.violations), trace, clock.current_time(), judge.executions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Scenario:
         task: returns fields of a task by name, such as ``kind`` and ``retry``; drawn likewise.
         hurried: how many tasks have a deadline; 0 to 1.
         cancelled: how many tasks are cancelled; 0 to 1.
+        repeated: how many tasks are asked for twice; 0 to 1.
         faults: what goes wrong, and how often.
         latency: how long frames take.
         disk: how long stores take.
@@ -61,12 +62,13 @@ class Scenario:
     task: Callable[[random.Random], Mapping[str, Any]] = draw_task
     hurried: float = 0.2
     cancelled: float = 0.1
-    faults: Faults = Faults()
-    latency: Latency = Latency()
-    disk: Disk = Disk()
-    limits: Limits = Limits(in_flight=IN_FLIGHT)
-    capacity: Capacity = Capacity(open_tasks=OPEN_TASKS)
-    parts: Parts = Parts()
+    repeated: float = 0.1
+    faults: Faults = field(default_factory=Faults)
+    latency: Latency = field(default_factory=Latency)
+    disk: Disk = field(default_factory=Disk)
+    limits: Limits = field(default_factory=lambda: Limits(in_flight=IN_FLIGHT))
+    capacity: Capacity = field(default_factory=lambda: Capacity(open_tasks=OPEN_TASKS))
+    parts: Parts = field(default_factory=Parts)
     script: Callable[[Simulation], Awaitable[None]] = storm
     name: str = ""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import trio
+
 from node.interfaces import Change, Committed
 from node.testing.held_store import HeldStore
 from node.testing.simulation.virtual_time import Timeline
+from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,7 @@ class SimulatedStore(HeldStore):
         self._saw = saw
         self._writes = 0
         self._writing = False
+        self._saved_some = trio.Event()
 
     @asynccontextmanager
     async def running(self, committed: Committed) -> AsyncIterator[None]:
@@ -84,14 +88,52 @@ class SimulatedStore(HeldStore):
             self._saw(change)
         super()._tell(changes)
 
+    async def load(self) -> AsyncGenerator[TaskRecord]:
+        """Yield every record, when all that waits is saved."""
+        await self._save_all()
+        async for record in super().load():
+            yield record
+
+    async def facts(self, task_id: TaskId, after_seq: int = 0) -> AsyncGenerator[Fact]:
+        """Yield the facts of a task that are kept, when all that waits is saved."""
+        await self._save_all()
+        async for fact in super().facts(task_id, after_seq):
+            yield fact
+
+    async def _save_all(self) -> None:
+        while self.held:
+            await self._saved_some.wait()
+
+    def fail(self) -> None:
+        """Save nothing more until `mend`, as on a disk that is full; no effect on a store that takes no time.
+
+        What is appended waits, and is lost with the process.
+        """
+        if self._disk is not None:
+            problem = "the disk of the simulation is full"
+            self.failure = PeertaskError(problem, code=ErrorCode.STORE_FAILED, remedy="Wait until it is not")
+
+    def mend(self) -> None:
+        """Save again; no effect when nothing is wrong."""
+        if self.failure is not None:
+            self.failure = None
+            self._write()
+
+    def release(self) -> None:
+        """Save what waits, if that is possible."""
+        if self.failure is None:
+            super().release()
+        else:
+            self.lose()
+
     def crash(self) -> None:
         """Lose what waits; of a write that was under way, a part may have reached the disk."""
         self._writes += 1
         self._writing = False
-        self.lose(but=self._rng.randint(0, len(self.held)))
+        self.lose(but=self._rng.randint(0, len(self.held)) if self.failure is None else 0)
 
     def _write(self) -> None:
-        if self._disk is None or not self.held:
+        if self._disk is None or self.failure is not None or not self.held:
             self._writing = False
             return
         self._writing = True
@@ -99,6 +141,8 @@ class SimulatedStore(HeldStore):
         self._timeline.after(self._disk.draw(self._rng), partial(self._gate, done))
 
     def _written(self, number: int, count: int) -> None:
-        if number == self._writes:  # else the process has died meanwhile
+        if number == self._writes and self.failure is None:  # else the process has died meanwhile
             self.commit(min(count, len(self.held)))
+            saved_some, self._saved_some = self._saved_some, trio.Event()
+            saved_some.set()
             self._write()

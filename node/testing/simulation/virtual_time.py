@@ -22,7 +22,7 @@ class Timeline:
     """
 
     def __init__(self) -> None:
-        self._plan: list[tuple[float, int, Callable[[], None]]] = []
+        self._plan: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
         self._runner: trio.lowlevel.Task | None = None
 
@@ -31,11 +31,11 @@ class Timeline:
         """When the next thing happens, in seconds since the beginning; infinity for never."""
         return self._plan[0][0] if self._plan and self._runner is not None else float("inf")
 
-    def at(self, time: float, action: Callable[[], None]) -> None:
+    def at(self, time: float, action: Callable[[], object]) -> None:
         """Call `action` at a time, in seconds since the beginning; one that has passed means soon."""
         heapq.heappush(self._plan, (time, next(self._numbers), action))
 
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
         """Call `action` when so many seconds have gone by."""
         self.at(trio.current_time() + seconds, action)
 

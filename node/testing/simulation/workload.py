@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from node.interfaces import Execution, Executor, Output
-from protocol import RetryPolicy, TaskId, TaskNotFound, TaskRejected
+from node.testing.clocks import START_MS
+from protocol import PeertaskError, RetryPolicy, Task, TaskNotFound
 
 if TYPE_CHECKING:
     from node.testing.simulation.node import SimulatedNode
@@ -80,38 +82,46 @@ async def storm(sim: Simulation) -> None:
 
 
 class _Visitor:
-    """Somebody who wants a task done, and may change their mind."""
+    """Somebody who wants a task done, and may ask twice or change their mind."""
 
     def __init__(self, sim: Simulation, number: int) -> None:
-        rng = sim.rng
+        rng, scenario = sim.rng, sim.scenario
         self._sim = sim
         self._node: SimulatedNode = rng.choice(sim.nodes)
-        self._prompt = f"task {number}"
         self._to = rng.choice((None, *sim.nodes))
-        self._timeout = rng.uniform(1, 60) if rng.random() < sim.scenario.hurried else None
-        self._cancels = rng.random() < sim.scenario.cancelled
-        self._fields = sim.scenario.task(rng)
+        self._timeout = rng.uniform(1, 60) if rng.random() < scenario.hurried else None
+        self._cancels = rng.random() < scenario.cancelled
+        self._repeats = rng.random() < scenario.repeated
+        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **scenario.task(rng))
 
     def come(self) -> None:
-        sim, node = self._sim, self._node
-        if node.answers:
-            try:
-                task_id = node.submit(self._prompt, to=self._to, timeout=self._timeout, **self._fields)
-            except TaskRejected as error:
-                sim.trace.note(node.name, "refuses", None, f"{self._prompt}: {error.code}")
-            else:
-                sim.visitors -= 1
-                if self._cancels:
-                    self._regret(task_id)
-                return
-        sim.timeline.after(sim.rng.uniform(0, COME_AGAIN_S), self.come)
+        """Ask, now or when it is possible."""
+        if not self._ask():
+            self._sim.timeline.after(self._sim.rng.uniform(0, COME_AGAIN_S), self.come)
+            return
+        self._sim.visitors -= 1
+        if self._repeats:
+            self._later(self._ask)
+        if self._cancels:
+            self._later(self._cancel)
 
-    def _regret(self, task_id: TaskId) -> None:
-        self._sim.timeline.after(10 * self._sim.rng.random() ** 4, lambda: self._cancel(task_id))
+    def _later(self, action: Callable[[], object]) -> None:
+        """Do something soon, or after up to ten seconds."""
+        self._sim.timeline.after(10 * self._sim.rng.random() ** 4, action)
 
-    def _cancel(self, task_id: TaskId) -> None:
+    def _ask(self) -> bool:
+        if not self._node.answers:
+            return False
+        try:
+            self._node.ask(self._task, to=self._to, timeout=self._timeout)
+        except PeertaskError as error:
+            self._sim.trace.note(self._node.name, "refuses", self._task.id, error.code)
+            return False
+        return True
+
+    def _cancel(self) -> None:
         if self._node.answers:
             try:
-                self._node.cancel(task_id)
+                self._node.cancel(self._task.id)
             except TaskNotFound:  # it was lost in a crash before it was saved
-                self._sim.trace.note(self._node.name, "does not know", task_id)
+                self._sim.trace.note(self._node.name, "does not know", self._task.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 
 import trio
 
@@ -14,7 +15,6 @@ from node.testing.simulation.links import Links
 from node.testing.simulation.node import SimulatedNode
 from node.testing.simulation.process import Processes
 from node.testing.simulation.scenario import Scenario
-from node.testing.simulation.store import SimulatedStore
 from node.testing.simulation.verdict import check_bounds, check_rest
 from node.testing.simulation.virtual_time import NodeClock, Timeline
 from protocol import Frame, PeerId
@@ -67,13 +67,14 @@ class Simulation:
         return random.Random(self.rng.getrandbits(64))
 
     def _node(self, name: str) -> SimulatedNode:
-        rng, faults, disk = self._draws(), self.scenario.faults, self.scenario.disk
-        store = self.scenario.parts.store(
-            self.timeline,
-            self._draws(),
-            None if rng.random() < disk.instant_share else disk,
-            lambda action: node.when_awake(action),  # the node has its store before its store has it
-            partial(self.judge.saves, PeerId(name)),
+        scenario, rng = self.scenario, self._draws()
+        faults, disk = scenario.faults, scenario.disk if rng.random() >= scenario.disk.instant_share else None
+
+        def when_awake(action: Callable[[], None]) -> None:
+            node.when_awake(action)
+
+        store = scenario.parts.store(
+            self.timeline, self._draws(), disk, when_awake, partial(self.judge.saves, PeerId(name))
         )
         skew = rng.randint(-faults.skew_ms, faults.skew_ms)
         clock = NodeClock(skew, 1 + rng.uniform(-faults.drift, faults.drift))
@@ -82,11 +83,10 @@ class Simulation:
 
     def _connect_all(self) -> None:
         """Let one of each pair dial the other, or both."""
-        for number, one in enumerate(self.nodes):
-            for other in self.nodes[number + 1 :]:
-                dials = self.rng.choice(((one, other), (other, one), (one, other, one)))
-                for caller, called in zip(dials, dials[1:], strict=False):
-                    caller.keeps.append(called.peer_id)
+        for one, other in combinations(self.nodes, 2):
+            dials = self.rng.choice((((one, other),), ((other, one),), ((one, other), (other, one))))
+            for caller, called in dials:
+                caller.keeps.append(called.peer_id)
 
     async def run(self) -> None:
         """Start the nodes, let the script happen, mend everything, and check what has come of it."""
@@ -95,15 +95,20 @@ class Simulation:
             node.start()
         self.nursery.start_soon(self._look_now_and_then)
         await self.scenario.script(self)
-        await self._come_to_rest()
+        check_rest(self.nodes, self.judge, await self.settle())
 
-    async def _come_to_rest(self) -> None:
-        await self.mend()
+    async def settle(self) -> float:
+        """End every fault, and return when every task has ended; how long that took, in seconds.
+
+        Gives up after `REST_LIMIT_S`: what has not ended by then never will. A script may call it, to look at what has
+        come of its tasks; the simulation does when the script is over.
+        """
         began = trio.current_time()
+        await self.mend()
         while not self._is_at_rest() and trio.current_time() < began + REST_LIMIT_S:
             await trio.sleep(LOOK_EVERY_S)
             await self.mend()
-        check_rest(self.nodes, self.judge, trio.current_time() - began)
+        return trio.current_time() - began
 
     def _is_at_rest(self) -> bool:
         if self.visitors or self.judge.open_records or self.judge.under_way:
@@ -158,11 +163,12 @@ class Simulation:
         self.links.break_between(one.peer_id, other.peer_id)
 
     async def mend(self) -> None:
-        """End every fault: all links are whole, and all nodes are up and go on."""
+        """End every fault: all links are whole, and all nodes are up, go on, and can save."""
         if self.links.any_blocked:
             self.heal()
         for node in self.nodes:
             node.resume()
+            node.free_disk()
             if not node.is_up:
                 await node.restart()
 

@@ -9,13 +9,13 @@ import pytest
 from node.dispatcher import Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Channel, ChannelHandler
+from node.interfaces import Change, Channel
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
-from protocol import ErrorCode, Failure, Frame, Submit, Task, TaskFailed, new_task_id
+from protocol import ErrorCode, Failure, Submit, Task, TaskFailed, new_task_id
 
 # A defect that takes more seeds than this would still be found by the thousand of every run.
-MAX_SEEDS = 40
+MAX_SEEDS = 30
 
 
 class _TellsBeforeItIsSaved(TaskManager):
@@ -32,7 +32,7 @@ class _TellsBeforeItIsSaved(TaskManager):
 
 
 class _ForgetsWithTheSession(RemoteDelegate):
-    def closed(self, channel: Channel, reason: str) -> None:
+    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002 - as the contract has it
         self._open.pop(channel, None)
 
 
@@ -45,10 +45,7 @@ class _TakesALossForAFailure(RemoteDelegate):
 class _AsksForAnotherTask(RemoteDelegate):
     """Retries without attaching: the worker cannot know that it has the task already."""
 
-    def received(self, channel: Channel, frame: Frame) -> None:
-        super().received(channel, frame)
-
-    def closed(self, channel: Channel, reason: str) -> None:
+    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002 - as the contract has it
         lost = self._open.pop(channel, {})
         for delegation in lost.values():
             shape = {**delegation.task.to_dict(), "id": new_task_id()}
@@ -73,6 +70,13 @@ class _LeaksSlots(Dispatcher):
             super()._return_slot(worker, refused=refused)  # type: ignore[arg-type]
 
 
+class _AsksForMore(Dispatcher):
+    def _refresh_peers(self) -> None:
+        super()._refresh_peers()
+        for worker in self._peers.values():
+            worker.slots = 100
+
+
 class _StartsWithNothing(Dispatcher):
     def _restore(self) -> None:
         """Leave what the store held."""
@@ -92,7 +96,7 @@ DEFECTS = {
     "takes a lost peer for a failure": (Parts(delegate=_TakesALossForAFailure), "both sides remember"),
     "retries without attaching": (Parts(delegate=_AsksForAnotherTask), "saved before told"),
     "does not answer who asks again": (Parts(gateway=_DoesNotAttach), "every task ends"),
-    "has no quota for a peer": (Parts(gateway=_HasNoQuota), "bounded queues"),
+    "heeds no quota at either side": (Parts(gateway=_HasNoQuota, dispatcher=_AsksForMore), "bounded queues"),
     "leaks the slots of busy peers": (Parts(dispatcher=_LeaksSlots), "bounded queues"),
     "begins with nothing after a crash": (Parts(dispatcher=_StartsWithNothing), "every task ends"),
     "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),

@@ -38,7 +38,7 @@ def test_a_seed_is_as_large_as_is_said() -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_promise_is_broken_by_any_seed(part: int, request: pytest.FixtureRequest) -> None:
-    """Nothing lost, nothing recorded twice, nothing told before it is saved, every task ends, every queue is bounded."""
+    """Nothing is lost, recorded twice, or told before it is saved; every task ends, every queue is bounded."""
     first = request.config.getoption("--first-seed")
     last = first + request.config.getoption("--seeds")
     with unmeasured():

@@ -169,6 +169,8 @@ class Judge:
             self.find("saved before told", f"{own_id} told {peer_id} another end than it had saved", frame.task_id)
         elif isinstance(frame, Submit) and (record.terminal or record.status is TaskStatus.CANCELLING):
             self.find("cancel means stopped", f"{own_id} asked {peer_id} for it when it was {record.status}", record.id)
+        elif isinstance(frame, Submit) and record.status is not TaskStatus.PENDING and record.holder != peer_id:
+            self.find("one holder an attempt", f"{own_id} asked {peer_id}, but {record.holder} holds it", record.id)
 
     # --- what is done ------------------------------------------------------------------------------------------------
 

@@ -75,8 +75,13 @@ class HeldStore(Store):
             but: so many of the changes that wait, the oldest, were on the disk already, although nobody was told.
         """
         self._crashed = True
-        self.commit(but)
+        self._commit_first(but)
         self.held.clear()
+
+    def _commit_first(self, changes: int) -> None:
+        left = len(self.held) - changes
+        while self.held and len(self.held) > left:
+            self.commit()
 
     def refuse(self, error: PeertaskError) -> None:
         """Give up the tasks of all that waits, as a store does whose tasks another program has changed."""

@@ -142,7 +142,7 @@ class SimulatedStore(HeldStore):
 
     def _written(self, number: int, count: int) -> None:
         if number == self._writes and self.failure is None:  # else the process has died meanwhile
-            self.commit(min(count, len(self.held)))
+            self._commit_first(count)
             saved_some, self._saved_some = self._saved_some, trio.Event()
             saved_some.set()
             self._write()

@@ -7,8 +7,9 @@ from node.testing.simulation.node import NodeIsDown, Parts, SimulatedNode
 from node.testing.simulation.run import SimulationFailed, SimulationReport, simulate
 from node.testing.simulation.scenario import Scenario, load_scenario
 from node.testing.simulation.store import Disk, SimulatedStore
+from node.testing.simulation.storm import storm
 from node.testing.simulation.trace import Trace
-from node.testing.simulation.workload import Worker, storm
+from node.testing.simulation.workload import Worker
 from node.testing.simulation.world import Simulation
 
 __all__ = [

@@ -18,10 +18,10 @@ What was lost is sent again by the nodes, on the next session: that is how a tas
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import trio
 
@@ -31,9 +31,6 @@ from node.testing.memory_network import MemoryNetwork
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import Timeline
 from protocol import Bye, ErrorCode, Frame, Hello, PeerId, TaskId
-
-if TYPE_CHECKING:
-    from node.testing.simulation.network import SimulatedNetwork
 
 SILENCE_S = SILENCE_MS / 1000
 HEARTBEAT_S = HEARTBEAT_MS / 1000
@@ -68,6 +65,27 @@ class Latency:
         if self.large_share and rng.random() < self.large_share:
             return rng.uniform(0, self.large_s)
         return 0.0
+
+
+class Station(Protocol):
+    """The network of one node, as the links see it.
+
+    Attributes:
+        asleep_since: since when the node stands still, in seconds; None when it does not.
+    """
+
+    peer_id: PeerId
+    is_running: bool
+    asleep_since: float | None
+
+    def when_awake(self, action: Callable[[], None]) -> None:
+        """Do something now, or when the node does not stand still any more."""
+
+    def redial(self) -> None:
+        """Dial, soon, whom the node wants a session with and has none."""
+
+    def session_with(self, peer_id: PeerId, *, dialled: bool) -> MemoryChannel:
+        """Return this node's end of a new session."""
 
 
 @dataclass(slots=True)
@@ -137,13 +155,13 @@ class Links:
         self.latency = latency
         self._rng = rng
         self._trace = trace
-        self._stations: dict[PeerId, SimulatedNetwork] = {}
+        self._stations: dict[PeerId, Station] = {}
         self._pipes: dict[MemoryChannel, _Pipe] = {}
         self._blocked: dict[frozenset[PeerId], float] = {}
 
     def join(self, station: MemoryNetwork) -> None:
         """Take the network of a node in; it replaces the one that the node had before its restart."""
-        self._stations[station.peer_id] = cast("SimulatedNetwork", station)
+        self._stations[station.peer_id] = cast("Station", station)
 
     def knows(self, peer_id: PeerId) -> bool:
         """Whether there is such a node, running or not."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -18,15 +18,17 @@ from node.feed import Feed
 from node.gateways.p2p import PeerGateway
 from node.interfaces import Executor
 from node.manager import TaskManager
+from node.retention import Capacity
+from node.testing.memory_channel import MemoryChannel
+from node.testing.simulation.judge import Judge
+from node.testing.simulation.links import Links
 from node.testing.simulation.network import SimulatedNetwork
-from node.testing.simulation.process import Process
+from node.testing.simulation.process import Process, Processes
 from node.testing.simulation.store import SimulatedStore
+from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import NodeClock
 from node.testing.simulation.watched_executor import WatchedExecutor
-from protocol import PeerAdvert, PeerId, Task, TaskId, TaskRecord
-
-if TYPE_CHECKING:
-    from node.testing.simulation.world import Simulation
+from protocol import Frame, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
 
 # A graceful stop waits so long for what runs; as the setting `drain_s` of a node.
 DRAIN_S = 10.0
@@ -55,12 +57,54 @@ class Parts:
     store: type[SimulatedStore] = SimulatedStore
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Make:
+    """How the nodes of a simulation are made.
+
+    Attributes:
+        parts: the classes that a node is made of.
+        executors: returns the executors of one process.
+        limits: what a node takes from one peer.
+        capacity: how much a node keeps.
+    """
+
+    parts: Parts
+    executors: Callable[[random.Random], Iterable[Executor]]
+    limits: Limits
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all nodes of a simulation share.
+
+    Attributes:
+        make: how they are made.
+        links: lie between them.
+        judge: sees what they do.
+        trace: told what happens to them.
+        processes: know which task is whose.
+        nursery: where they live.
+        peer_ids: who they are.
+        sends: called with every frame before it leaves.
+    """
+
+    make: Make
+    links: Links
+    judge: Judge
+    trace: Trace
+    processes: Processes
+    nursery: trio.Nursery
+    peer_ids: Sequence[PeerId]
+    sends: Callable[[MemoryChannel, Frame], None]
+
+
 class _Incarnation:
     """What a node is between its start and its end: the memory of one process."""
 
     def __init__(self, node: SimulatedNode, executors: Iterable[Executor]) -> None:
-        world, scenario = node.world, node.world.scenario
-        parts = scenario.parts
+        world, make = node.world, node.world.make
+        parts = make.parts
         self.process = Process()
         self.scope = trio.CancelScope()
         self.callers: set[trio.CancelScope] = set()
@@ -69,10 +113,8 @@ class _Incarnation:
         self.executors: dict[str, Executor] = {
             executor.kind: WatchedExecutor(executor, node.peer_id, world.judge) for executor in executors
         }
-        self.network = SimulatedNetwork(
-            world.links, node.name, node.draws(), limits=scenario.limits, listener=world.sends
-        )
-        self.manager = parts.manager(node.store, node.clock, self.feed, own_id=node.peer_id, capacity=scenario.capacity)
+        self.network = SimulatedNetwork(world.links, node.name, node.draws(), limits=make.limits, listener=world.sends)
+        self.manager = parts.manager(node.store, node.clock, self.feed, own_id=node.peer_id, capacity=make.capacity)
         self.remote = parts.delegate(self.network)
         self.gateway = parts.gateway(
             self.manager,
@@ -80,7 +122,7 @@ class _Incarnation:
             node.clock,
             own_id=node.peer_id,
             executors=self.executors,
-            access=Access(allow={"*": world.peer_ids}, max_in_flight=scenario.limits.in_flight),
+            access=Access(allow={"*": world.peer_ids}, max_in_flight=make.limits.in_flight),
             usage=self.manager.usage,
         )
         self.dispatcher = parts.dispatcher(
@@ -120,14 +162,14 @@ class SimulatedNode:
     """One node of a simulation.
 
     Attributes:
-        world: the simulation.
+        world: what it shares with the others.
         name: who it is; its peer id too.
         clock: what it takes for the time.
         store: its disk.
         keeps: the peers that it dials.
     """
 
-    world: Simulation
+    world: Surroundings
     name: str
     clock: NodeClock
     store: SimulatedStore
@@ -181,7 +223,7 @@ class SimulatedNode:
         if self._last is not None and not self._last.gone.is_set():
             raise RuntimeError(f"the last process of {self.name} is not gone yet")
         self.world.trace.note(self.name, "starts")
-        executors = self.world.scenario.executors(self.draws())
+        executors = self.world.make.executors(self.draws())
         self._now = _Incarnation(self, executors)
         self.world.nursery.start_soon(self._now.live, self)
 

@@ -16,6 +16,7 @@ from node.testing.simulation.determinism import seeded
 from node.testing.simulation.judge import Judge, Violation
 from node.testing.simulation.process import Processes
 from node.testing.simulation.scenario import Scenario
+from node.testing.simulation.storm import storm
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import Timeline, VirtualClock
 from node.testing.simulation.world import Simulation
@@ -108,7 +109,7 @@ def simulate(scenario: Scenario | None = None, seed: int = 0) -> SimulationRepor
 
         async def main() -> None:
             async with open_background() as nursery:
-                await Simulation(scenario, rng, nursery, processes, timeline, judge).run()
+                await Simulation(scenario, rng, nursery, processes, timeline, judge).run(scenario.script or storm)
 
         try:
             trio.run(main, clock=clock, instruments=[processes])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from node.interfaces import Executor
 from node.retention import Capacity
@@ -15,11 +15,8 @@ from node.testing.simulation.faults import Faults
 from node.testing.simulation.links import Latency
 from node.testing.simulation.node import Parts
 from node.testing.simulation.store import Disk
-from node.testing.simulation.workload import Worker, draw_task, storm
+from node.testing.simulation.workload import Worker, draw_task
 from protocol import ErrorCode, Limits, PeertaskError
-
-if TYPE_CHECKING:
-    from node.testing.simulation.world import Simulation
 
 NODES = 5
 TASKS = 50
@@ -51,7 +48,7 @@ class Scenario:
         limits: what a node takes from one peer.
         capacity: how much a node keeps.
         parts: the classes that a node is made of.
-        script: what happens, instead of tasks and faults at random moments.
+        script: what happens, instead of tasks and faults at random moments; called with the `Simulation`.
         name: where the scenario can be imported from, as ``module:NAME``, for the command that repeats a run.
     """
 
@@ -69,7 +66,7 @@ class Scenario:
     limits: Limits = field(default_factory=lambda: Limits(in_flight=IN_FLIGHT))
     capacity: Capacity = field(default_factory=lambda: Capacity(open_tasks=OPEN_TASKS))
     parts: Parts = field(default_factory=Parts)
-    script: Callable[[Simulation], Awaitable[None]] = storm
+    script: Callable[[Any], Awaitable[None]] | None = None
     name: str = ""
 
     def command(self, seed: int) -> str:

@@ -69,9 +69,9 @@ def _check_nothing_left(node: SimulatedNode, judge: Judge) -> None:
 
 def check_bounds(node: SimulatedNode, judge: Judge) -> None:
     """Tell a judge what a node has too much of, at any moment."""
-    manager, scenario = node.manager, node.world.scenario
+    manager, capacity = node.manager, node.world.make.capacity
     own = manager.usage(node.peer_id).tasks
-    if max(own, manager.open_tasks - own) > scenario.capacity.open_tasks:
+    if max(own, manager.open_tasks - own) > capacity.open_tasks:
         judge.find("bounded queues", f"{node.name} has {manager.open_tasks} open tasks, {own} of them its own")
     for channel in node.running.network.channels():
         busy = len(node.running.remote._open.get(channel, ()))  # noqa: SLF001 - as above

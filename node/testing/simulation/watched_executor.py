@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from node.interfaces import Execution, Executor, Output
+from node.testing.simulation.judge import Judge
 from protocol import PeerId
-
-if TYPE_CHECKING:
-    from node.testing.simulation.judge import Judge
 
 
 class WatchedExecutor(Executor):

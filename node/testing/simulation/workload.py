@@ -1,24 +1,16 @@
-"""What is asked of the nodes of a simulation, and executors that take their time and fail, all drawn from its seed."""
+"""Work for the nodes of a simulation: executors that take their time and fail, and tasks for them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from node.interfaces import Execution, Executor, Output
-from node.testing.clocks import START_MS
-from protocol import PeertaskError, RetryPolicy, Task, TaskNotFound
-
-if TYPE_CHECKING:
-    from node.testing.simulation.node import SimulatedNode
-    from node.testing.simulation.world import Simulation
+from protocol import RetryPolicy
 
 KIND = "work"
-# Whoever is told BUSY or finds a node down comes again after this, at the most.
-COME_AGAIN_S = 5.0
 
 
 class Worker(Executor):
@@ -69,59 +61,3 @@ def draw_task(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.1:  # noqa: PLR2004 - one of ten
         fields["timeout_ms"] = rng.randint(100, 8_000)
     return fields
-
-
-async def storm(sim: Simulation) -> None:
-    """Ask for tasks at random moments of random nodes, while the faults of the scenario happen at others."""
-    rng, seconds = sim.rng, sim.scenario.seconds
-    sim.visitors += sim.scenario.tasks
-    for number in range(sim.scenario.tasks):
-        sim.timeline.after(rng.uniform(0, seconds), _Visitor(sim, number).come)
-    sim.scenario.faults.plan(sim)
-    await trio.sleep(seconds)
-
-
-class _Visitor:
-    """Somebody who wants a task done, and may ask twice or change their mind."""
-
-    def __init__(self, sim: Simulation, number: int) -> None:
-        rng, scenario = sim.rng, sim.scenario
-        self._sim = sim
-        self._node: SimulatedNode = rng.choice(sim.nodes)
-        self._to = rng.choice((None, *sim.nodes))
-        self._timeout = rng.uniform(1, 60) if rng.random() < scenario.hurried else None
-        self._cancels = rng.random() < scenario.cancelled
-        self._repeats = rng.random() < scenario.repeated
-        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **scenario.task(rng))
-
-    def come(self) -> None:
-        """Ask, now or when it is possible."""
-        if not self._ask():
-            self._sim.timeline.after(self._sim.rng.uniform(0, COME_AGAIN_S), self.come)
-            return
-        self._sim.visitors -= 1
-        if self._repeats:
-            self._later(self._ask)
-        if self._cancels:
-            self._later(self._cancel)
-
-    def _later(self, action: Callable[[], object]) -> None:
-        """Do something soon, or after up to ten seconds."""
-        self._sim.timeline.after(10 * self._sim.rng.random() ** 4, action)
-
-    def _ask(self) -> bool:
-        if not self._node.answers:
-            return False
-        try:
-            self._node.ask(self._task, to=self._to, timeout=self._timeout)
-        except PeertaskError as error:
-            self._sim.trace.note(self._node.name, "refuses", self._task.id, error.code)
-            return False
-        return True
-
-    def _cancel(self) -> None:
-        if self._node.answers:
-            try:
-                self._node.cancel(self._task.id)
-            except TaskNotFound:  # it was lost in a crash before it was saved
-                self._sim.trace.note(self._node.name, "does not know", self._task.id)

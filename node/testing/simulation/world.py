@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import combinations
 
@@ -12,7 +12,7 @@ import trio
 from node.testing.memory_channel import MemoryChannel
 from node.testing.simulation.judge import Judge
 from node.testing.simulation.links import Links
-from node.testing.simulation.node import SimulatedNode
+from node.testing.simulation.node import Make, SimulatedNode, Surroundings
 from node.testing.simulation.process import Processes
 from node.testing.simulation.scenario import Scenario
 from node.testing.simulation.verdict import check_bounds, check_rest
@@ -51,34 +51,46 @@ class Simulation:
         self.scenario = scenario
         self.rng = rng
         self.nursery = nursery
-        self.processes = processes
         self.trace = judge.trace
         self.timeline = timeline
         self.judge = judge
         self.visitors = 0
         self.links = Links(nursery, self.timeline, self._draws(), self.trace, scenario.latency)
-        self.nodes = [self._node(f"n{number}") for number in range(1, scenario.nodes + 1)]
+        self.peer_ids = tuple(PeerId(f"n{number}") for number in range(1, scenario.nodes + 1))
+        self._surroundings = Surroundings(
+            make=Make(
+                parts=scenario.parts,
+                executors=scenario.executors,
+                limits=scenario.limits,
+                capacity=scenario.capacity,
+            ),
+            links=self.links,
+            judge=judge,
+            trace=judge.trace,
+            processes=processes,
+            nursery=nursery,
+            peer_ids=self.peer_ids,
+            sends=self.sends,
+        )
+        self.nodes = [self._node(peer_id) for peer_id in self.peer_ids]
         self._by_name = {node.name: node for node in self.nodes}
         self._at_frames: list[Callable[[SimulatedNode, SimulatedNode], None]] = []
-        self.peer_ids = tuple(node.peer_id for node in self.nodes)
         self._connect_all()
 
     def _draws(self) -> random.Random:
         return random.Random(self.rng.getrandbits(64))
 
-    def _node(self, name: str) -> SimulatedNode:
+    def _node(self, name: PeerId) -> SimulatedNode:
         scenario, rng = self.scenario, self._draws()
         faults, disk = scenario.faults, scenario.disk if rng.random() >= scenario.disk.instant_share else None
 
         def when_awake(action: Callable[[], None]) -> None:
             node.when_awake(action)
 
-        store = scenario.parts.store(
-            self.timeline, self._draws(), disk, when_awake, partial(self.judge.saves, PeerId(name))
-        )
+        store = scenario.parts.store(self.timeline, self._draws(), disk, when_awake, partial(self.judge.saves, name))
         skew = rng.randint(-faults.skew_ms, faults.skew_ms)
         clock = NodeClock(skew, 1 + rng.uniform(-faults.drift, faults.drift))
-        node = SimulatedNode(self, name, clock, store, rng)
+        node = SimulatedNode(self._surroundings, name, clock, store, rng)
         return node
 
     def _connect_all(self) -> None:
@@ -88,13 +100,13 @@ class Simulation:
             for caller, called in dials:
                 caller.keeps.append(called.peer_id)
 
-    async def run(self) -> None:
+    async def run(self, script: Callable[[Simulation], Awaitable[None]]) -> None:
         """Start the nodes, let the script happen, mend everything, and check what has come of it."""
         self.nursery.start_soon(self.timeline.run)
         for node in self.nodes:
             node.start()
         self.nursery.start_soon(self._look_now_and_then)
-        await self.scenario.script(self)
+        await script(self)
         check_rest(self.nodes, self.judge, await self.settle())
 
     async def settle(self) -> float:

@@ -19,6 +19,7 @@ from node.testing.simulation.trace import Trace
 from protocol import (
     Accept,
     Claimed,
+    ErrorCode,
     Frame,
     IllegalTransition,
     PeerId,
@@ -165,7 +166,7 @@ class Judge:
         elif not isinstance(frame, Submit) and record.seq < frame.seq:
             what = f"{own_id} told {peer_id} of fact {frame.seq} ({kind}) when {record.seq} were saved"
             self.find("saved before told", what, frame.task_id)
-        elif isinstance(frame, Result) and (frame.result, frame.failure) != (record.result, record.failure):
+        elif isinstance(frame, Result) and not _tells(frame, record):
             self.find("saved before told", f"{own_id} told {peer_id} another end than it had saved", frame.task_id)
         elif isinstance(frame, Submit) and (record.terminal or record.status is TaskStatus.CANCELLING):
             self.find("cancel means stopped", f"{own_id} asked {peer_id} for it when it was {record.status}", record.id)
@@ -223,3 +224,9 @@ class Judge:
     def under_way(self) -> int:
         """How many executions have not ended."""
         return len(self._under_way)
+
+
+def _tells(frame: Result, record: TaskRecord) -> bool:
+    """Whether a peer is told the end that is recorded; one that does not take a result so large is told that."""
+    too_large = frame.failure is not None and frame.failure.code is ErrorCode.TOO_LARGE
+    return too_large or (frame.result, frame.failure) == (record.result, record.failure)

@@ -21,6 +21,8 @@ from protocol import Frame, PeerId
 
 # Retries wait up to half a minute each, and dials too: what has not ended by then never will.
 REST_LIMIT_S = 600.0
+# A script that takes longer waits for something that never comes; heartbeats would let time go on without end.
+SCRIPT_LIMIT_S = 86_400.0
 LOOK_EVERY_S = 1.0
 CHECK_EVERY_S = 3.0
 
@@ -106,7 +108,8 @@ class Simulation:
         for node in self.nodes:
             node.start()
         self.nursery.start_soon(self._look_now_and_then)
-        await script(self)
+        with trio.fail_after(SCRIPT_LIMIT_S):
+            await script(self)
         check_rest(self.nodes, self.judge, await self.settle())
 
     async def settle(self) -> float:

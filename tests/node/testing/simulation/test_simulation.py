@@ -24,6 +24,7 @@ from node.testing import (
     Latency,
     NodeIsDown,
     Parts,
+    Return,
     Scenario,
     ScriptedExecutor,
     SimulatedNode,
@@ -33,7 +34,7 @@ from node.testing import (
     simulate,
 )
 from node.testing.simulation import load_scenario
-from protocol import ErrorCode, PeertaskError, TaskStatus, new_task_id
+from protocol import ErrorCode, Limits, PeertaskError, TaskStatus, new_task_id
 from tests.node.testing.simulation.test_defects import _ForgetsWithTheSession
 
 Script = Callable[[Simulation], Awaitable[None]]
@@ -180,6 +181,30 @@ def test_what_a_part_raises_is_a_broken_promise() -> None:
     (violation,) = simulate(replace(CALM, script=script)).violations
     assert violation.promise == "nothing raises"
     assert "planted" in violation.what
+
+
+def test_a_script_that_waits_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as for a task that was lost before it was saved."""
+    monkeypatch.setattr("node.testing.simulation.world.SCRIPT_LIMIT_S", 600.0)
+
+    async def script(sim: Simulation) -> None:
+        await sim.nodes[0].wait(new_task_id())
+
+    (violation,) = simulate(replace(CALM, script=script)).violations
+    assert "TooSlowError" in violation.what
+
+
+def test_a_result_that_is_too_large_is_no_broken_promise() -> None:
+    """The requester is told so instead of the result."""
+
+    async def script(sim: Simulation) -> None:
+        ann, ben, _ = await connected(sim)
+        record = await ann.wait(ann.submit("x", to=ben, kind="scripted"))
+        assert record.failure is not None
+        assert record.failure.code is ErrorCode.TOO_LARGE
+
+    large = ScriptedExecutor().on("x", Return("x" * 20_000))
+    play(script, executors=lambda _rng: (large,), limits=Limits(payload=10_000))
 
 
 def test_time_that_stands_still_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,12 @@ class SimulatedNetwork(MemoryNetwork):
         """Keep sessions for the length of the context; see `Network.running`."""
         async with super().running(worker, requester, advert):
             self._links.timeline.after(HEARTBEAT_S, partial(self.when_awake, self._beat))
-            yield
-        for channel in list(self._open):
-            channel.leave(ErrorCode.DRAINING, "the node is stopping")
+            try:
+                yield
+            finally:
+                self.is_running = False
+                for channel in list(self._open):
+                    channel.leave(ErrorCode.DRAINING, "the node is stopping")
 
     # --- standing still and dying ------------------------------------------------------------------------------------
 

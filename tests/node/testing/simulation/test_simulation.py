@@ -285,6 +285,22 @@ def test_a_stop_lets_what_runs_end() -> None:
     assert play(script, executors=lambda _rng: (_slow(3_000),)).executions == 1
 
 
+def test_a_node_that_has_stopped_takes_nothing_on_sessions_that_were_about_to_open() -> None:
+    """They end with the others; a frame that comes later would find a node without a store."""
+
+    async def script(sim: Simulation) -> None:
+        ann, ben, _ = await connected(sim)
+        sim.break_link(ann, ben)
+        await trio.sleep(0.035)  # whoever dials again has said Hello, and was not yet answered
+        network = ben.running.network
+        await ben.stop()
+        assert not network._open  # noqa: SLF001 - nobody else needs to know
+        await ben.restart(after_s=1)
+
+    for seed in range(5):
+        play(script, seed)
+
+
 def test_a_node_that_stands_still_does_nothing_and_goes_on_later() -> None:
     """Its executors too: what was due meanwhile happens when it goes on, and its clock has jumped."""
 

@@ -194,7 +194,7 @@ class _Settings(BaseModel):
     max_in_flight: int = Field(default=MAX_IN_FLIGHT, ge=1)
     """How many tasks one peer may have open at this node."""
     max_queued: int = Field(default=MAX_QUEUED, ge=1)
-    """How many open tasks the node holds in all; above, it answers BUSY."""
+    """How many open tasks of its own the node holds, and how many of all its peers; above, it answers BUSY."""
     frame_bytes: FrameBytes = MAX_FRAME_BYTES
     """The largest frame that this node takes from a peer, in bytes."""
     chunk_bytes: FrameBytes = CHUNK_BYTES

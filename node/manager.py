@@ -157,7 +157,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         if known is not None:
             self._pass_room_on()
             return _same(known, task, requester)
-        self._check_admission(task)
+        self._check_admission(task, requester)
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
         return self._take_in((Change(begin(fact), fact),))
 
@@ -173,7 +173,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         if known is not None:
             return _same(known, record.task, record.requester)
         if not record.terminal:
-            self._check_admission(record.task)
+            self._check_admission(record.task, record.requester)
         return self._take_in(retell(restored_history(*checkpoint, self._own_id, self._clock.now())))
 
     async def history(self, task_id: TaskId) -> Checkpoint:
@@ -370,7 +370,7 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     async def wait_for_room(self) -> None:
         """Return when `submit` may have room again; callers take turns."""
-        if self._open >= self._capacity.open_tasks:
+        if self._open_beside(self._own_id) >= self._capacity.open_tasks:
             await self._room.park()
 
     def usage(self, requester: PeerId) -> Usage:
@@ -446,7 +446,7 @@ class TaskManager(CheckpointedTasks, TaskService):
             raise
         return record
 
-    def _check_admission(self, task: Task) -> None:
+    def _check_admission(self, task: Task, requester: PeerId) -> None:
         if self._draining:
             self._pass_room_on()
             raise TaskRejected("this node is stopping and takes no new tasks", code=ErrorCode.DRAINING)
@@ -458,17 +458,29 @@ class TaskManager(CheckpointedTasks, TaskService):
             )
         if self._store.failure is not None:
             raise self._store.failure
-        if self._open >= self._capacity.open_tasks:
+        beside = self._open_beside(requester)
+        if beside >= self._capacity.open_tasks:
+            whose = "of its own" if requester == self._own_id else "of peers"
             raise TaskRejected(
-                f"this node has {self._open} open tasks, and {self._capacity.open_tasks} is its limit",
+                f"this node has {beside} open tasks {whose}, and {self._capacity.open_tasks} is its limit",
                 code=ErrorCode.BUSY,
                 remedy="Wait for some of them to end",
                 retry_after_ms=RETRY_AFTER_MS,
             )
 
+    def _open_beside(self, requester: PeerId) -> int:
+        """Return how many open tasks share a limit with those of a requester.
+
+        Those of this node have one, and those of all its peers another: two nodes that are full of tasks for each other
+        would refuse each other's for ever.
+        """
+        own = self._usage.get(self._own_id)
+        own_tasks = 0 if own is None else own.tasks
+        return own_tasks if requester == self._own_id else self._open - own_tasks
+
     def _pass_room_on(self) -> None:
         """Let the next one try, where whoever waited for room has no use for it."""
-        if self._room and self._open < self._capacity.open_tasks:
+        if self._room and self._open_beside(self._own_id) < self._capacity.open_tasks:
             self._room.unpark()
 
     def _latest(self, task_id: TaskId) -> TaskRecord | None:
@@ -499,7 +511,7 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def _finish(self, record: TaskRecord) -> None:
         self._count_ended(record)
-        if self._room:  # to unpark nobody costs as much as the rest of this
+        if self._room and record.requester == self._own_id:  # to unpark nobody costs as much as the rest of this
             self._room.unpark()
         self._finished.add(record)
         self._forget(self._finished.surplus())

@@ -16,7 +16,7 @@ class Capacity:
     """How much a manager keeps.
 
     Attributes:
-        open_tasks: tasks that have not ended; above, `submit` says BUSY.
+        open_tasks: tasks of this node that have not ended, and as many of all its peers; above, `submit` says BUSY.
         finished_records: finished tasks; above, the oldest are forgotten.
         finished_bytes: prompts and results of finished tasks; above, the oldest are forgotten.
         finished_ms: how long a finished task is kept, in milliseconds.

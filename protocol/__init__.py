@@ -106,6 +106,7 @@ from protocol.task import (
     TaskId,
     TaskIdField,
     describe_invalid,
+    draw_ids_from,
     new_task_id,
     parse_task_id,
 )
@@ -209,6 +210,7 @@ __all__ = [
     "begin",
     "decode_body",
     "describe_invalid",
+    "draw_ids_from",
     "encode_body",
     "encode_frame",
     "encode_length",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, NewType, Self
 
 from pydantic import BeforeValidator, FailFast, Field, StringConstraints, TypeAdapter, ValidationError
@@ -58,6 +59,7 @@ _IDS_A_DRAW = 64
 _ID_DIGITS = 32
 _VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _random_digits: list[str] = []
+_random_bytes: Callable[[int], bytes] = os.urandom
 # A child process must not give out the ids of its parent.
 os.register_at_fork(after_in_child=_random_digits.clear)
 
@@ -73,9 +75,28 @@ def new_task_id() -> TaskId:
 
 def _draw_digits() -> str:
     """Return the digits of one id, and keep those of some more."""
-    drawn = os.urandom(_IDS_A_DRAW * _ID_DIGITS // 2).hex()
+    drawn = _random_bytes(_IDS_A_DRAW * _ID_DIGITS // 2).hex()
     _random_digits.extend(drawn[start : start + _ID_DIGITS] for start in range(_ID_DIGITS, len(drawn), _ID_DIGITS))
     return drawn[:_ID_DIGITS]
+
+
+@contextmanager
+def draw_ids_from(random_bytes: Callable[[int], bytes]) -> Iterator[None]:
+    """Draw new ids from another source than the system, for the length of the context; for tests that can be repeated.
+
+    A node must not do so: who can guess the ids of others can use them up.
+
+    Args:
+        random_bytes: returns so many random bytes.
+    """
+    global _random_bytes  # noqa: PLW0603 - the hot path must not ask whose turn it is
+    before, _random_bytes = _random_bytes, random_bytes
+    _random_digits.clear()
+    try:
+        yield
+    finally:
+        _random_bytes = before
+        _random_digits.clear()
 
 
 def parse_task_id(text: str | uuid.UUID) -> TaskId:

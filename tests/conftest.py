@@ -12,6 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     crashes = parser.getgroup("crashes", "tests that kill nodes (tests/acceptance/test_crash_rounds.py)")
     crashes.addoption("--rounds", type=int, default=200, help="how many rounds to play in all (200)")
     crashes.addoption("--crash-seed", default="1", metavar="TEXT", help="what the rounds are drawn from (1)")
+    seeds = parser.getgroup("simulation", "simulated nodes (tests/node/testing/simulation/test_seeds.py)")
+    seeds.addoption("--seeds", type=int, default=1000, help="how many seeds to run in all (1000)")
+    seeds.addoption("--first-seed", type=int, default=0, metavar="N", help="the first of them (0)")
 
 
 @pytest.hookimpl(wrapper=True)

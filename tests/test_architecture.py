@@ -199,8 +199,8 @@ def _why_not(importer: str, target: str) -> str:
         return ""
     if importer == "coordination":
         return "coordination is pure and imports protocol only"
-    if target == "testing":
-        return "only tests use the doubles"
+    if target == "testing":  # `peertask simulate` shows people what the tests do
+        return "" if importer == "cli" else "only tests use the doubles"
     if importer == "testing":
         return "the doubles do not know the command line" if target == "cli" else ""
     upper, lower = (LAYER_OF.get(unit, SIBLING) for unit in (importer, target))

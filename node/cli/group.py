@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "store": "Look after the tasks that a node keeps: check, move, tidy.",
     "id": "Print the peer id of a data folder.",
     "bench": "Measure peertask on this machine.",
+    "simulate": "Let everything go wrong with many nodes, and check what is promised.",
     "completion": "Print what a shell needs to complete commands.",
 }
 """What each command does, in the order in which people meet them; each is ``node.cli.commands.<name>.command``."""

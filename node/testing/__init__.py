@@ -8,6 +8,7 @@ seam:
 - `ScriptedExecutor`: returns, raises, hangs, waits and reports as told, and remembers what it saw;
 - `open_memory_hub`, `MemoryNetwork`: several nodes in one process, with links that can be cut and nodes that can
   freeze;
+- `simulate`: many real nodes on a virtual clock, and all that goes wrong, from one seed (`node.testing.simulation`);
 - `RecordingHandler`: remembers what channels bring;
 - `HeldStore`: says that a change is saved only when the test lets it;
 - `FakeSqliteDatabase`: the SQLite store in memory, with a connection to look into it.
@@ -38,36 +39,70 @@ from node.testing.scripted_executor import (
     Step,
     Until,
 )
+from node.testing.simulation import (
+    NO_FAULTS,
+    Disk,
+    Faults,
+    Latency,
+    NodeIsDown,
+    Parts,
+    Scenario,
+    SimulatedNode,
+    SimulatedStore,
+    Simulation,
+    SimulationFailed,
+    SimulationReport,
+    Violation,
+    Worker,
+    simulate,
+    storm,
+)
 from node.testing.sqlite import FakeSqliteDatabase
 from node.testing.store_contract import check_store
 
 __all__ = [
     "MAX_QUEUED_FRAMES",
+    "NO_FAULTS",
     "START_MS",
     "TEST_PEER",
     "ContractViolation",
     "Delay",
+    "Disk",
     "FakeClock",
     "FakeExecution",
     "FakeSqliteDatabase",
+    "Faults",
     "Hang",
     "HeldStore",
+    "Latency",
     "MemoryChannel",
     "MemoryHub",
     "MemoryNetwork",
+    "NodeIsDown",
+    "Parts",
     "Raise",
     "RecordingHandler",
     "Report",
     "Return",
+    "Scenario",
     "ScriptedExecutor",
     "SeenExecution",
+    "SimulatedNode",
+    "SimulatedStore",
+    "Simulation",
+    "SimulationFailed",
+    "SimulationReport",
     "Step",
     "TrioClock",
     "Until",
+    "Violation",
+    "Worker",
     "check_channels",
     "check_executor",
     "check_network",
     "check_store",
     "make_task",
     "open_memory_hub",
+    "simulate",
+    "storm",
 ]

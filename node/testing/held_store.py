@@ -31,6 +31,7 @@ class HeldStore(Store):
         self._saved = MemoryStore()
         self._holding = False
         self._crashed = False
+        self._committed: Committed | None = None
         self._last_seqs: dict[TaskId, int] = {}
         self._refused: Refused | None = None
 
@@ -39,11 +40,16 @@ class HeldStore(Store):
         """Be open for the length of the context; on leaving, what is held is committed."""
         self._crashed = False
         self._last_seqs = {record.id: record.seq async for record in self._saved.load()}
-        async with self._saved.running(committed):
+        self._committed = committed
+        async with self._saved.running(self._tell):
             try:
                 yield
             finally:
                 self.release()
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        if not self._crashed and self._committed is not None:
+            self._committed(changes)
 
     # --- what tests ask ----------------------------------------------------------------------------------------------
 
@@ -62,10 +68,20 @@ class HeldStore(Store):
             self.commit()
         self._holding = False
 
-    def lose(self) -> None:
-        """Drop everything that waits, as a crash does, and take nothing in until the next `running`."""
-        self.held.clear()
+    def lose(self, but: int = 0) -> None:
+        """Drop what waits, as a crash does, and take nothing in until the next `running`.
+
+        Args:
+            but: so many of the changes that wait, the oldest, were on the disk already, although nobody was told.
+        """
         self._crashed = True
+        self._commit_first(but)
+        self.held.clear()
+
+    def _commit_first(self, changes: int) -> None:
+        left = len(self.held) - changes
+        while self.held and len(self.held) > left:
+            self.commit()
 
     def refuse(self, error: PeertaskError) -> None:
         """Give up the tasks of all that waits, as a store does whose tasks another program has changed."""
@@ -111,5 +127,6 @@ class HeldStore(Store):
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks."""
         for task_id in task_ids:
-            self._last_seqs.pop(task_id, None)
+            if self._last_seqs.pop(task_id, None) is not None:
+                self.held = deque(change for change in self.held if change.record.id != task_id)
             self._saved.forget((task_id,))

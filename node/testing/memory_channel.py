@@ -66,6 +66,7 @@ class MemoryChannel(Channel):
         dialled: whether this end opened the session; then it says Hello first.
 
     Attributes:
+        dialled: whether this end opened the session.
         own_id: who is at this end.
         other: the other end.
         hello: what the peer said about itself; None before it did.
@@ -90,7 +91,7 @@ class MemoryChannel(Channel):
         self.settled = trio.Event()
         self.queued = 0
         self._owner = owner
-        self._dialled = dialled
+        self.dialled = dialled
         self._peer_limits = DEFAULT_LIMITS
         self._decoder = FrameDecoder(owner.limits)
         self._conversation = Conversation()
@@ -167,7 +168,7 @@ class MemoryChannel(Channel):
         self.advert = hello.advert
         self.in_flight = hello.limits.in_flight
         self._peer_limits = hello.limits
-        if not self._dialled:
+        if not self.dialled:
             self.greet()
         self._owner.greeted(self)
         self.settled.set()

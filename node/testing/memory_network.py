@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import trio
 
 from node.interfaces import Channel, ChannelHandler, Network, PeerInfo, PeerSource
 from node.testing.memory_channel import MemoryChannel
-from node.testing.memory_hub import MemoryHub
 from protocol import (
     ADDRESSEE,
     DEFAULT_LIMITS,
@@ -29,6 +29,28 @@ from protocol import (
 # Long enough that a session which ends at once, again and again, leaves the other tasks of the process some time.
 REDIAL_S = 0.01
 
+
+class Hub(Protocol):
+    """What lies between the memory networks, as they see it; `MemoryHub` is one."""
+
+    nursery: trio.Nursery
+
+    def join(self, station: MemoryNetwork) -> None:
+        """Take the network of a node in."""
+
+    def knows(self, peer_id: PeerId) -> bool:
+        """Whether there is such a node, running or not."""
+
+    def dial(self, caller: MemoryNetwork, peer_id: PeerId) -> MemoryChannel | str:
+        """Open a session and return the caller's end; or, in words, why there can be none now."""
+
+    def redial(self) -> None:
+        """Let every network dial whom it wants a session with and has none."""
+
+    def post(self, sender: MemoryChannel, frame: Frame, pieces: Sequence[bytes]) -> None:
+        """Bring the bytes of a frame to the other end of a channel."""
+
+
 _ADDRESS = re.compile(r"/memory/([^/]+)/p2p/([^/]+)")
 
 
@@ -44,14 +66,14 @@ class MemoryNetwork(Network):
         limits: what it takes from one peer.
     """
 
-    def __init__(self, hub: MemoryHub, peer_id: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, hub: Hub, peer_id: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self.peer_id = PeerId(peer_id)
         self.limits = limits
         self.is_running = False
         self._hub = hub
         self._sessions: dict[PeerId, MemoryChannel] = {}
         self._errors: dict[PeerId, str] = {}
-        self._kept: set[PeerId] = set()
+        self._kept: dict[PeerId, None] = {}
         self._listeners: list[Callable[[], None]] = []
         self._handlers: dict[Role, ChannelHandler] = {}
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
@@ -88,14 +110,14 @@ class MemoryNetwork(Network):
         peer_id = self._note(address)
         channel = self._sessions.get(peer_id) or self._dial(peer_id)
         await channel.settled.wait()
-        if channel.closed:
+        if channel.closed and peer_id not in self._sessions:  # the peer may have opened a session meanwhile
             raise PeertaskError(f"no session with {peer_id} came about: {channel.reason}", code=channel.end_code)
-        self._kept.add(peer_id)
+        self._kept[peer_id] = None
         return peer_id
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """End the session with a peer, and let it be; see `Network.disconnect`."""
-        self._kept.discard(peer_id)
+        self._kept.pop(peer_id, None)
         channel = self._sessions.get(peer_id)
         if channel is not None:
             channel.leave(ErrorCode.DRAINING, "the operator ended the session")
@@ -103,7 +125,7 @@ class MemoryNetwork(Network):
     def keep(self, address: str, source: PeerSource = PeerSource.ASKED) -> PeerId:  # noqa: ARG002 - nobody asks for it
         """Keep a session with a peer up from now on; see `Network.keep`."""
         peer_id = self._note(address)
-        self._kept.add(peer_id)
+        self._kept[peer_id] = None
         self.redial()
         return peer_id
 
@@ -140,7 +162,7 @@ class MemoryNetwork(Network):
 
     def redial(self) -> None:
         """Dial, soon, whom this node wants a session with and has none."""
-        for peer_id in self._kept - self._sessions.keys():
+        for peer_id in [peer for peer in self._kept if peer not in self._sessions]:
             self._hub.nursery.start_soon(self._redial, peer_id)
 
     async def _redial(self, peer_id: PeerId) -> None:

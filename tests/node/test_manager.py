@@ -245,7 +245,7 @@ async def test_a_full_node_is_busy_and_says_when_to_come_back() -> None:
         tasks = [make_task() for _ in range(2)]
         for task in tasks:
             bench.submit(task)
-        with pytest.raises(TaskRejected, match="2 open tasks, and 2 is its limit") as refused:
+        with pytest.raises(TaskRejected, match="2 open tasks of its own, and 2 is its limit") as refused:
             bench.submit()
         assert refused.value.code is ErrorCode.BUSY
         assert refused.value.retry_after_ms

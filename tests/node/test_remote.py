@@ -294,6 +294,20 @@ async def test_a_busy_worker_is_asked_again_until_it_has_room(autojump_clock: Mo
         assert {fact.reason for fact in pair.facts(Released)} == {ErrorCode.BUSY}
 
 
+async def test_two_nodes_that_are_full_of_tasks_for_each_other_do_them(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What a node waits for takes no room from what it is asked for, else both would be BUSY for ever."""
+    capacity = Capacity(open_tasks=2)
+    ann, ben = (MemoryNode(hub, name, capacity=capacity) for name in ("ann", "ben"))
+    async with ann.running(), ben.running():
+        await ann.connect(ben)
+        asked = [(one, one.submit(to=other)) for one, other in ((ann, ben), (ben, ann)) for _ in range(2)]
+        with trio.fail_after(60):
+            for node, task_id in asked:
+                assert (await node.wait(task_id)).status is TaskStatus.COMPLETE
+
+
 @pytest.mark.slow
 async def test_ten_thousand_tasks_at_a_worker_with_room_for_256_all_complete(
     autojump_clock: MockClock, hub: MemoryHub

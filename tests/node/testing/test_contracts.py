@@ -231,7 +231,7 @@ class _DialsAgain(MemoryNetwork):
 class _DialsOnce(MemoryNetwork):
     async def connect(self, address: str) -> PeerId:
         peer_id = await super().connect(address)
-        self._kept.discard(peer_id)
+        self._kept.pop(peer_id, None)
         return peer_id
 
 

@@ -1,0 +1,232 @@
+"""Checks the promises of a node while a simulation runs: from what is saved, what is sent, and what is executed.
+
+The judge believes no node. It keeps its own copy of what every disk holds, and advances it by the table of
+`protocol.lifecycle`; it sees every frame before it leaves, and every execution.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import NamedTuple
+
+import trio
+
+from node.interfaces import Change, Execution, Output
+from node.testing.memory_channel import MemoryChannel
+from node.testing.simulation.trace import Trace
+from protocol import (
+    Accept,
+    Claimed,
+    ErrorCode,
+    Frame,
+    IllegalTransition,
+    PeerId,
+    Progress,
+    Result,
+    StaleAttempt,
+    Submit,
+    Submitted,
+    TaskId,
+    TaskRecord,
+    TaskStatus,
+    advance,
+    begin,
+)
+
+# A defect that breaks a promise breaks it often; the first times tell all.
+MAX_VIOLATIONS = 20
+# As `TaskRecord.__eq__`, at a fifth of its cost: every change of every node is compared.
+_everything_of = attrgetter(*TaskRecord.__slots__)
+
+
+class Violation(NamedTuple):
+    """A promise that was broken.
+
+    Attributes:
+        promise: which.
+        what: how, in words.
+        at: when, in seconds since the beginning.
+        task_id: with which task, if with one.
+    """
+
+    promise: str
+    what: str
+    at: float
+    task_id: TaskId | None = None
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what} (at {self.at:.3f} s)"
+
+
+class Judge:
+    """Sees everything, and notes what is wrong.
+
+    Args:
+        trace: told of everything.
+        in_flight: how many tasks of one peer a node may have open.
+
+    Attributes:
+        violations: what is wrong, in the order in which it was found.
+        executions: how many executions have begun.
+    """
+
+    def __init__(self, trace: Trace, in_flight: int) -> None:
+        self.violations: list[Violation] = []
+        self.executions = 0
+        self.trace = trace
+        self._saved: dict[PeerId, dict[TaskId, TaskRecord]] = {}
+        self._under_way: dict[tuple[PeerId, TaskId], int] = {}
+        self._busy: Counter[tuple[PeerId, str]] = Counter()
+        self._outputs: dict[TaskId, set[str]] = {}
+        self._in_flight = in_flight
+        self._open: Counter[tuple[PeerId, PeerId]] = Counter()
+        self._news = trio.Event()
+
+    def find(self, promise: str, what: str, task_id: TaskId | None = None) -> None:
+        """Note that a promise is broken."""
+        if len(self.violations) < MAX_VIOLATIONS:
+            name = f"{self.trace.name(task_id)} ({task_id}) " if task_id is not None else ""
+            self.violations.append(Violation(promise, f"{name}{what}", self.trace.now(), task_id))
+
+    # --- what disks hold ---------------------------------------------------------------------------------------------
+
+    @property
+    def open_records(self) -> int:
+        """How many records of tasks that have not ended there are, on all disks."""
+        return self._open.total()
+
+    def saved(self, peer_id: PeerId, task_id: TaskId) -> TaskRecord | None:
+        """Return what a disk holds of a task."""
+        return self._saved.get(peer_id, {}).get(task_id)
+
+    def records_of(self, peer_id: PeerId) -> Mapping[TaskId, TaskRecord]:
+        """Return all that a disk holds."""
+        return self._saved.setdefault(peer_id, {})
+
+    async def news(self) -> None:
+        """Return when something has been saved."""
+        await self._news.wait()
+
+    def saves(self, peer_id: PeerId, change: Change) -> None:
+        """Take note of a change that cannot be lost any more."""
+        record, fact = change
+        records = self._saved.setdefault(peer_id, {})
+        before = records.get(record.id)
+        self.trace.note(peer_id, f"saves {type(fact).__name__}", record.id, f"attempt {record.attempt}")
+        if isinstance(fact, Submitted):
+            if before is not None:
+                self.find("recorded once", f"was born twice at {peer_id}", record.id)
+            self._expect(peer_id, begin(fact), record)
+        elif before is None:
+            self.find("histories are legal", f"has {type(fact).__name__} before its birth at {peer_id}", record.id)
+        elif before.terminal:
+            what = f"was {before.status} at {peer_id} when {type(fact).__name__} was recorded"
+            self.find("recorded once", what, record.id)
+        else:
+            try:
+                self._expect(peer_id, advance(before, fact), record)
+            except (IllegalTransition, StaleAttempt) as error:
+                self.find("histories are legal", f"at {peer_id}: {error}", record.id)
+        if isinstance(fact, Claimed) and record.deadline is not None and fact.at >= record.deadline:
+            self.find("deadlines travel", f"was claimed at {peer_id} after its deadline", record.id)
+        if record.failures >= record.task.retry.attempts:
+            allowed = record.task.retry.attempts
+            what = f"has failed {record.failures} times at {peer_id} and goes on, with {allowed} attempts"
+            self.find("retries are bounded", what, record.id)
+        self._count_open(peer_id, before, record)
+        records[record.id] = record
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    def _count_open(self, peer_id: PeerId, before: TaskRecord | None, record: TaskRecord) -> None:
+        more = (not record.terminal) - (before is not None and not before.terminal)
+        if more:
+            self._open[peer_id, record.requester] += more
+        if more > 0 and record.requester != peer_id and self._open[peer_id, record.requester] > self._in_flight:
+            what = f"is one too many for the {self._in_flight} that {record.requester} may have open at {peer_id}"
+            self.find("bounded queues", what, record.id)
+
+    def _expect(self, peer_id: PeerId, expected: TaskRecord, record: TaskRecord) -> None:
+        if _everything_of(expected) != _everything_of(record):
+            what = f"at {peer_id}: {record!r} does not follow from its facts, which lead to {expected!r}"
+            self.find("histories are legal", what, record.id)
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def sends(self, channel: MemoryChannel, frame: Frame) -> None:
+        """Look at a frame before it leaves."""
+        if not isinstance(frame, Accept | Progress | Result | Submit):
+            return
+        own_id, peer_id, kind = channel.own_id, channel.peer_id, type(frame).__name__
+        record = self.saved(own_id, frame.task_id)
+        if record is None:
+            self.find("saved before told", f"was not saved at {own_id} when it sent {kind} to {peer_id}", frame.task_id)
+        elif not isinstance(frame, Submit) and record.seq < frame.seq:
+            what = f"{own_id} told {peer_id} of fact {frame.seq} ({kind}) when {record.seq} were saved"
+            self.find("saved before told", what, frame.task_id)
+        elif isinstance(frame, Result) and not _tells(frame, record):
+            self.find("saved before told", f"{own_id} told {peer_id} another end than it had saved", frame.task_id)
+        elif isinstance(frame, Submit) and (record.terminal or record.status is TaskStatus.CANCELLING):
+            self.find("cancel means stopped", f"{own_id} asked {peer_id} for it when it was {record.status}", record.id)
+        elif isinstance(frame, Submit) and record.status is not TaskStatus.PENDING and record.holder != peer_id:
+            self.find("one holder an attempt", f"{own_id} asked {peer_id}, but {record.holder} holds it", record.id)
+
+    # --- what is done ------------------------------------------------------------------------------------------------
+
+    def begins(self, peer_id: PeerId, execution: Execution, slots: int) -> int:
+        """Take note of an execution that begins, and return its number."""
+        task_id, kind = execution.task.id, execution.task.kind
+        self.executions += 1
+        self.trace.note(peer_id, "executes", task_id, f"attempt {execution.attempt}")
+        if (peer_id, task_id) in self._under_way:
+            self.find("one holder an attempt", f"is executed twice at the same time at {peer_id}", task_id)
+        record = self.saved(peer_id, task_id)
+        if record is None:
+            self.find("saved before told", f"is executed at {peer_id}, which has not saved it", task_id)
+        elif record.terminal:
+            self.find("recorded once", f"is executed at {peer_id}, where it is {record.status}", task_id)
+        elif record.status is TaskStatus.CANCELLING:
+            self.find("cancel means stopped", f"is executed at {peer_id} after its cancel was saved", task_id)
+        elif execution.attempt < record.attempt:
+            what = f"attempt {execution.attempt} is executed at {peer_id} after attempt {record.attempt} was saved"
+            self.find("one holder an attempt", what, task_id)
+        self._under_way[peer_id, task_id] = self.executions
+        self._busy[peer_id, kind] += 1
+        if self._busy[peer_id, kind] > slots:
+            self.find("bounded queues", f"is one too many for the {slots} slots of {kind} at {peer_id}", task_id)
+        return self.executions
+
+    def ends(self, peer_id: PeerId, execution: Execution, number: int, output: Output | None) -> None:
+        """Take note of the end of an execution; those of a process that has died have ended with it."""
+        task_id = execution.task.id
+        if self._under_way.get((peer_id, task_id)) != number:
+            return
+        del self._under_way[peer_id, task_id]
+        self._busy[peer_id, execution.task.kind] -= 1
+        self.trace.note(peer_id, "has no result of" if output is None else "has done", task_id)
+        if output is not None:
+            self._outputs.setdefault(task_id, set()).add(output.text)
+
+    def produced(self, task_id: TaskId, text: str) -> bool:
+        """Whether an execution of a task returned a text."""
+        return text in self._outputs.get(task_id, ())
+
+    def died(self, peer_id: PeerId) -> None:
+        """Take note that a process is gone, with all that it was doing."""
+        for key in [key for key in self._under_way if key[0] == peer_id]:
+            del self._under_way[key]
+        for busy in [key for key in self._busy if key[0] == peer_id]:
+            del self._busy[busy]
+
+    @property
+    def under_way(self) -> int:
+        """How many executions have not ended."""
+        return len(self._under_way)
+
+
+def _tells(frame: Result, record: TaskRecord) -> bool:
+    """Whether a peer is told the end that is recorded; one that does not take a result so large is told that."""
+    too_large = frame.failure is not None and frame.failure.code is ErrorCode.TOO_LARGE
+    return too_large or (frame.result, frame.failure) == (record.result, record.failure)

@@ -1,0 +1,114 @@
+"""The simulator is known to bite: nodes with a planted defect break a promise within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from node.dispatcher import Dispatcher
+from node.executors.remote import RemoteDelegate
+from node.gateways.p2p import PeerGateway
+from node.interfaces import Change, Channel
+from node.manager import TaskManager
+from node.testing import Parts, Scenario, SimulatedStore, simulate
+from protocol import ErrorCode, Failure, Submit, Task, TaskFailed, new_task_id
+
+# A defect that takes more seeds than this would still be found by the thousand of every run.
+MAX_SEEDS = 30
+
+
+class _TellsBeforeItIsSaved(TaskManager):
+    def _append(self, changes: Sequence[Change]) -> None:
+        super()._append(changes)
+        self._committed(changes)
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        super()._committed([change for change in changes if change.record.seq > self._known_seq(change)])
+
+    def _known_seq(self, change: Change) -> int:
+        known = self._records.get(change.record.id)
+        return 0 if known is None else known.seq
+
+
+class _ForgetsWithTheSession(RemoteDelegate):
+    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002 - as the contract has it
+        self._open.pop(channel, None)
+
+
+class _TakesALossForAFailure(RemoteDelegate):
+    def closed(self, channel: Channel, reason: str) -> None:
+        for delegation in self._open.pop(channel, {}).values():
+            delegation.finish(TaskFailed(Failure.of(ErrorCode.EXECUTION_FAILED, reason)))
+
+
+class _AsksForAnotherTask(RemoteDelegate):
+    """Retries without attaching: the worker cannot know that it has the task already."""
+
+    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002 - as the contract has it
+        lost = self._open.pop(channel, {})
+        for delegation in lost.values():
+            shape = {**delegation.task.to_dict(), "id": new_task_id()}
+            for other in self._network.channels():
+                other.send(Submit(Task.from_dict(shape)))
+                self._open.setdefault(other, {})[delegation.task.id] = delegation
+
+
+class _DoesNotAttach(PeerGateway):
+    def _deliver_again(self, record: object, delivery: object) -> None:
+        """Say nothing to who asks again."""
+
+
+class _HasNoQuota(PeerGateway):
+    def _admit(self, channel: Channel, task: Task) -> None:
+        """Let everybody have as much as they like."""
+
+
+class _LeaksSlots(Dispatcher):
+    def _return_slot(self, worker: object, *, refused: bool = False) -> None:
+        if not refused:
+            super()._return_slot(worker, refused=refused)  # type: ignore[arg-type]
+
+
+class _AsksForMore(Dispatcher):
+    def _refresh_peers(self) -> None:
+        super()._refresh_peers()
+        for worker in self._peers.values():
+            worker.slots = 100
+
+
+class _StartsWithNothing(Dispatcher):
+    def _restore(self) -> None:
+        """Leave what the store held."""
+
+
+class _LosesWrites(SimulatedStore):
+    def append(self, changes: Sequence[Change]) -> None:
+        if self._rng.random() < 0.01 and self._committed is not None:
+            self._committed(changes)
+        else:
+            super().append(changes)
+
+
+DEFECTS = {
+    "tells before it is saved": (Parts(manager=_TellsBeforeItIsSaved), "saved before told"),
+    "forgets tasks with the session": (Parts(delegate=_ForgetsWithTheSession), "every task ends"),
+    "takes a lost peer for a failure": (Parts(delegate=_TakesALossForAFailure), "both sides remember"),
+    "retries without attaching": (Parts(delegate=_AsksForAnotherTask), "saved before told"),
+    "does not answer who asks again": (Parts(gateway=_DoesNotAttach), "every task ends"),
+    "heeds no quota at either side": (Parts(gateway=_HasNoQuota, dispatcher=_AsksForMore), "bounded queues"),
+    "leaks the slots of busy peers": (Parts(dispatcher=_LeaksSlots), "bounded queues"),
+    "begins with nothing after a crash": (Parts(dispatcher=_StartsWithNothing), "every task ends"),
+    "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),
+}
+
+
+@pytest.mark.parametrize(("parts", "promise"), DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(parts: Parts, promise: str) -> None:
+    """Within a few seeds, and by the promise that it breaks."""
+    scenario = Scenario(parts=parts)
+    for seed in range(MAX_SEEDS):
+        broken = {violation.promise for violation in simulate(scenario, seed).violations}
+        if broken and promise in {"", *broken}:
+            return
+    pytest.fail(f"{MAX_SEEDS} seeds did not find it")

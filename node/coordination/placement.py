@@ -48,6 +48,13 @@ def choose(able: Sequence[Worker], own_id: PeerId, rng: random.Random, now: int)
     return min(drawn, key=lambda worker: _burden(worker, own_id), default=None)
 
 
+def is_anybody_free(able: Sequence[Worker], now: int) -> bool:
+    """Whether `choose` would return somebody."""
+    if len(able) == 1:
+        return able[0].free > 0
+    return any(_has_room(worker, now) for worker in able)
+
+
 def _has_room(worker: Worker, now: int) -> bool:
     return worker.free > 0 and worker.busy_until <= now
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from node.coordination.fair_queue import FairQueue, Turns, waits
-from node.coordination.placement import Refusals, choose, next_room
+from node.coordination.placement import Refusals, choose, is_anybody_free, next_room
 from node.coordination.roster import NOBODY, Place, Roster, Worker
 from protocol import PeerId, TaskId, TaskRecord, TaskStatus
 
@@ -316,10 +316,10 @@ def _serve(backlog: Backlog, line: _Line, now: int) -> Iterable[Assignment]:
 
 
 def _serve_rivals(backlog: Backlog, lines: list[_Line], now: int) -> Iterable[Assignment]:
-    while lines := [line for line in lines if line.queue and any(worker.free > 0 for worker in line.able)]:
+    while lines := [line for line in lines if line.queue and is_anybody_free(line.able, now)]:
         first = backlog.strongest(line.queue for line in lines)
         line = next(line for line in lines if line.queue is first)
-        task_id, worker = backlog.take(first), backlog.choose(line.able, now)
-        if task_id is not None and worker is not None:
+        worker = backlog.choose(line.able, now)
+        if worker is not None and (task_id := backlog.take(first)) is not None:
             worker.busy += 1
             yield Assignment(task_id, worker)

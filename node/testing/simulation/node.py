@@ -115,7 +115,7 @@ class _Incarnation:
         }
         self.network = SimulatedNetwork(world.links, node.name, node.draws(), limits=make.limits, listener=world.sends)
         self.manager = parts.manager(node.store, node.clock, self.feed, own_id=node.peer_id, capacity=make.capacity)
-        self.remote = parts.delegate(self.network)
+        self.remote = parts.delegate(self.network, lambda _peer: True)
         self.gateway = parts.gateway(
             self.manager,
             self.feed,

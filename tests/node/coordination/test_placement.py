@@ -189,9 +189,9 @@ def test_what_the_roster_remembers_is_bounded() -> None:
 # --- who refused -----------------------------------------------------------------------------------------------------
 
 
-def waiting() -> TaskRecord:
+def waiting(**fields: Any) -> TaskRecord:
     """A task that any may have."""
-    return begin(Submitted(make_task(kind="echo"), START_MS, OWN))
+    return begin(Submitted(make_task(kind="echo", **fields), START_MS, OWN))
 
 
 def refused(record: TaskRecord, by: PeerId, reason: ErrorCode, backlog: Backlog) -> TaskRecord:
@@ -275,3 +275,16 @@ def test_tasks_that_many_peers_refused_in_many_orders_wait_in_a_bounded_number_o
             refusals.note(task_id, rng.choice(names), ErrorCode.NO_EXECUTOR)
     assert len({refusals.by(task_id) for task_id in tasks}) <= MAX_DIFFERENT_REFUSALS + len(names)
     assert all(refusals.by(task_id) for task_id in tasks)
+
+
+def test_tasks_whose_rivals_want_the_same_busy_workers_wait() -> None:
+    """Workers that asked for nothing more have slots, but get none of them, and no task is lost for that."""
+    until = START_MS + 50
+    workers = [worker(busy_until=until), worker(OTHER, busy_until=until)]
+    rivals = [waiting(), waiting(persona="reviewer")]
+    backlog, roster = Backlog(OWN), Roster(workers, OWN)
+    for record in rivals:
+        backlog.update(record)
+    decision = plan(backlog, roster, now=START_MS)
+    assert (decision.starts, decision.wake_at) == ([], until)
+    assert {start.task_id for start in plan(backlog, roster, now=until).starts} == {record.id for record in rivals}

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from node.dispatcher import Dispatcher
+from node.dispatcher import Attempt, Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Channel
+from node.interfaces import Change, Channel, Outcome
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
-from protocol import ErrorCode, Failure, Submit, Task, TaskFailed, new_task_id
+from protocol import ErrorCode, Failure, PeertaskError, Submit, Task, TaskFailed, new_task_id
 
 # A defect that takes more seeds than this would still be found by the thousand of every run.
 MAX_SEEDS = 30
@@ -65,9 +65,10 @@ class _HasNoQuota(PeerGateway):
 
 
 class _LeaksSlots(Dispatcher):
-    def _return_slot(self, worker: object, *, refused: bool = False) -> None:
-        if not refused:
-            super()._return_slot(worker, refused=refused)  # type: ignore[arg-type]
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        super().ended(attempt, outcome)
+        if isinstance(outcome, PeertaskError) and outcome.code is ErrorCode.BUSY:
+            attempt.worker.busy += 1
 
 
 class _AsksForMore(Dispatcher):

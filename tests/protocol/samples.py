@@ -138,6 +138,17 @@ VECTOR_FRAMES["result"]["with a failure"] = FAILED_RESULT
 VECTOR_FRAMES["result"]["with a receipt"] = Result(task_id=TASK_ID, seq=9, result=RESULT, receipt=RECEIPT)
 VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=True)
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
+VECTOR_FRAMES["submit"]["of a part that waits"] = Submit(
+    Task(
+        id=TASK_ID,
+        prompt="Hello",
+        sender=ALICE,
+        timestamp=NOON,
+        depends_on=(OTHER_ID,),
+        on_failed_dependency="wait",
+        parent_id=TaskId("9c1f0a52-6d7e-4b38-8f21-3e4d5c6b7a80"),
+    )
+)
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

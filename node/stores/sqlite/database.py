@@ -150,7 +150,7 @@ class Database:
 
         Returns:
             The tasks that are not saved, because another process has changed them or no row can hold them. All others
-            are.
+            are, unless the batch is saved as a whole or not at all.
 
         Raises:
             sqlite3.Error: nothing is saved; the same batch may be written again.
@@ -161,7 +161,9 @@ class Database:
             with self._transaction():
                 self._write_entries(entries)
                 self._forget(batch.forgotten)
-        except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE):
+        except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE) as error:
+            if batch.whole:
+                return {entry.record.id: _refusal(entry, error) for entry in entries}
             with self._transaction():
                 refusals = self._write_each(entries)
                 self._forget(batch.forgotten)

@@ -14,7 +14,7 @@ import trio
 
 from node.background import open_background
 from node.interfaces import Change, Committed, Refused, Store
-from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
+from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item, NewTasks
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
@@ -110,6 +110,16 @@ class SqliteStore(Store):
             raise _conflict(changes[0].record, known)
         self._seqs[task_id] = record.seq
         self._writer.put(changes)
+
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Put new tasks in line for a commit of their own; raises as `append` does."""
+        if self._writer is None:
+            raise self._not_open()
+        for record, _ in changes:
+            if record.id in self._seqs:
+                raise _conflict(record, self._seqs[record.id])
+        self._seqs.update((record.id, record.seq) for record, _ in changes)
+        self._writer.put(NewTasks(changes))
 
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks, if they are there, after what was appended before."""

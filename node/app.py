@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from node.audit.opening import audit_of
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
+from node.coordination.naming import resolve_names
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
 from node.dispatcher import Dispatcher
@@ -27,7 +28,7 @@ from node.feed import Feed
 from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Executor, Lagged, PeerInfo, Store, TaskFilter
+from node.interfaces import Change, Executor, GraphTask, Lagged, PeerInfo, Store, TaskFilter
 from node.manager import TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.host import HostConfig
@@ -314,14 +315,7 @@ class Node(NodeControl):
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         **fields: Any,
     ) -> TaskId:
-        metadata = inject_traceparent(fields.pop("metadata", None) or {})
-        if metadata:
-            fields["metadata"] = metadata
-        task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
-        target = None if to is None else await self._resolve(to)
-        if target is None:
-            self._check_somebody_may_come(task.kind)
-        deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)
+        task, target, deadline = await self._place(prompt, to=to, timeout=timeout, **fields)
         while True:
             try:
                 self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
@@ -330,6 +324,41 @@ class Node(NodeControl):
                 if error.code is not ErrorCode.BUSY:
                     raise
                 await self.manager.wait_for_room()
+
+    async def _place(
+        self,
+        prompt: str,
+        *,
+        to: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        **fields: Any,
+    ) -> GraphTask:
+        metadata = inject_traceparent(fields.pop("metadata", None) or {})
+        if metadata:
+            fields["metadata"] = metadata
+        task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
+        target = None if to is None else await self._resolve(to)
+        if target is None:
+            self._check_somebody_may_come(task.kind)
+        return GraphTask(task, target, None if timeout is None else self._clock.now() + round(timeout * 1000))
+
+    async def submit_graph(self, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskId]:
+        """Submit tasks that depend on each other, all or none, and return their ids by name once they are saved.
+
+        Args:
+            tasks: the options of each task, by its name: its ``prompt``, and what `enqueue` takes. ``depends_on`` and
+                ``parent_id`` hold names of others, or ids of tasks that this node has already.
+
+        Raises:
+            InvalidTask: names what is wrong: a field and its limit, a name that is not there, a cycle as a path.
+            TooLarge: there are more tasks or dependencies than a graph, or this node, may have.
+            PeertaskError: as `enqueue` does; BUSY when there is no room for all of them now.
+        """
+        ids, named = resolve_names(tasks)
+        graph = [await self._place(**fields) for fields in named]
+        for record in self.manager.submit_graph(graph, requester=self.peer_id):
+            await self.manager.wait_saved(record.id)
+        return ids
 
     async def result(self, task_id: str) -> TaskResult:
         """Return the result of a task when it has one; cancelling the call leaves the task alone.

@@ -419,8 +419,7 @@ class Lagged:
     missed: int
 
 
-@dataclass(frozen=True, slots=True)
-class GraphTask:
+class GraphTask(NamedTuple):
     """One of the tasks that are submitted together.
 
     Attributes:

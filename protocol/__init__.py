@@ -30,6 +30,7 @@ from protocol.errors import (
     TaskNotFound,
     TaskRejected,
     TooLarge,
+    abbreviate,
 )
 from protocol.facts import (
     Cancelled,
@@ -178,6 +179,7 @@ __all__ = [
     "TooLarge",
     "Transition",
     "Verify",
+    "abbreviate",
     "advance",
     "begin",
     "decode_body",

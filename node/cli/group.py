@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "node": "Run a node.",
     "send": "Have a task done, and print its result.",
     "map": "Have a task done for each line of a file.",
+    "submit": "Have tasks done that depend on each other.",
     "list": "List the tasks that a node knows.",
     "show": "Show one task and what has come of it.",
     "watch": "Watch what happens to tasks.",

@@ -64,7 +64,7 @@ async def _list(client: ControlClient, query: dict[str, Any], *, as_json: bool) 
     rows = (
         (
             task.id,
-            task.status.value,
+            "blocked" if task.blocked else task.status.value,
             task.kind,
             short_peer(task.requester),
             short_peer(task.holder),

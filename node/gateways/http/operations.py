@@ -15,12 +15,14 @@ from node.gateways.http.request_models import (
     ConnectRequest,
     EventsQuery,
     FeedQuery,
+    GraphRequest,
     ListQuery,
     TaskRequest,
     WaitQuery,
 )
 from node.gateways.http.response_models import (
     BatchView,
+    GraphView,
     HealthView,
     NodeView,
     PeerList,
@@ -98,6 +100,19 @@ OPERATIONS: Final = (
         body=BatchRequest,
         answers={200: BatchView},
         errors=(413,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks:graph",
+        name="submitGraph",
+        summary="Take tasks that depend on each other in, all or none.",
+        details="Up to 10,000 tasks with up to 100,000 dependencies, in any order; `depends_on` and `parent_id` name"
+        " tasks of the graph or of the node. They are saved together, and none begins before that. The same graph again"
+        " is the one of the first time.",
+        handler=task_handlers.submit_graph,
+        body=GraphRequest,
+        answers={202: GraphView},
+        errors=(409, 413, 429, 502, 503),
     ),
     Operation(
         method="GET",

@@ -87,9 +87,9 @@ INSERT_SUBMITTED = (
 )
 LINK_DEPENDENCIES = (
     "INSERT OR IGNORE INTO task_dependencies (task_id, depends_on) SELECT awaited.task_id, tasks.id"
-    " FROM awaited_dependencies AS awaited JOIN tasks ON tasks.uuid = awaited.uuid WHERE awaited.task_id = ?"
+    " FROM awaited_dependencies AS awaited JOIN tasks ON tasks.uuid = awaited.uuid WHERE awaited.task_id > ?"
 )
-DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id = ? AND uuid IN (SELECT uuid FROM tasks)"
+DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id > ? AND uuid IN (SELECT uuid FROM tasks)"
 
 _COLUMNS = ", ".join(READ_COLUMNS)
 ALL_ROWS = (
@@ -233,17 +233,14 @@ class Database:
         INSERT_TASKS.run(connection, entries, lambda entry: task_row(entry.row_id, entry.record))
         connection.execute(INSERT_STATUS, (last,))
         connection.execute(INSERT_SUBMITTED, (last,))
-        for entry in entries:
-            if entry.record.task.depends_on:
-                self._insert_dependencies(entry.row_id, entry.record.task.depends_on)
+        awaited = [(entry.row_id, uuid) for entry in entries for uuid in entry.record.task.depends_on]
+        if awaited:
+            INSERT_AWAITED.run(connection, awaited, lambda row: row)
+            connection.execute(LINK_DEPENDENCIES, (last,))
+            connection.execute(DROP_LINKED, (last,))
 
     def _insert_personas(self, names: set[str]) -> None:
         INSERT_PERSONAS.run(self._connection, list(names - {ANYONE}), lambda name: (name, name, ""))
-
-    def _insert_dependencies(self, row_id: int, uuids: Sequence[TaskId]) -> None:
-        INSERT_AWAITED.run(self._connection, uuids, lambda uuid: (row_id, uuid))
-        self._connection.execute(LINK_DEPENDENCIES, (row_id,))
-        self._connection.execute(DROP_LINKED, (row_id,))
 
     def _finish(self, entries: Sequence[Entry]) -> None:
         self._replace(FINISH_STATUS, entries)

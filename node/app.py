@@ -354,11 +354,11 @@ class Node(NodeControl):
             TooLarge: there are more tasks or dependencies than a graph, or this node, may have.
             PeertaskError: as `enqueue` does; BUSY when there is no room for all of them now.
         """
-        ids, named = resolve_names(tasks)
-        graph = [await self._place(**fields) for fields in named]
+        named = resolve_names(tasks)
+        graph = [await self._place(**fields) for fields in named.tasks]
         for record in self.manager.submit_graph(graph, requester=self.peer_id):
             await self.manager.wait_saved(record.id)
-        return ids
+        return named.ids
 
     async def result(self, task_id: str) -> TaskResult:
         """Return the result of a task when it has one; cancelling the call leaves the task alone.

@@ -564,3 +564,15 @@ class TaskCoordinationService(ABC):
             InvalidTask: names the field that is wrong, and its limit.
             PeertaskError: as `TaskService.submit` does.
         """
+
+    @abstractmethod
+    async def validate_dependencies(self, task_ids: Sequence[int]) -> bool:
+        """Whether a new task may depend on these: each is known, and none is there twice."""
+
+    @abstractmethod
+    async def are_dependencies_satisfied(self, task_id: int) -> bool:
+        """Whether all that a task depends on are complete.
+
+        Raises:
+            TaskNotFound: the number is unknown.
+        """

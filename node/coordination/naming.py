@@ -20,10 +20,12 @@ class NamedGraph(NamedTuple):
     Attributes:
         ids: the id of each task, by its name.
         tasks: the fields of each task, in the order of the names.
+        fresh: whether all ids were drawn just now, so that the graph cannot have been submitted before.
     """
 
     ids: dict[str, TaskId]
     tasks: list[JsonObject]
+    fresh: bool
 
 
 def resolve_names(named: Mapping[str, Any]) -> NamedGraph:
@@ -41,7 +43,8 @@ def resolve_names(named: Mapping[str, Any]) -> NamedGraph:
         if not isinstance(fields, Mapping) or not isinstance(fields.get("prompt"), str):
             raise InvalidTask(f"task {name!r} has no prompt", remedy="Say what to do: prompt is the one field it needs")
     ids = {name: parse_task_id(fields.get("id") or new_task_id()) for name, fields in named.items()}
-    return NamedGraph(ids, [_resolved(name, fields, ids) for name, fields in named.items()])
+    tasks = [_resolved(name, fields, ids) for name, fields in named.items()]
+    return NamedGraph(ids, tasks, not any(fields.get("id") for fields in named.values()))
 
 
 def _check_name(name: str) -> None:

@@ -11,7 +11,8 @@ from node.cli.help import DocumentedCommand
 from node.cli.options import Invocation, client_options
 
 if TYPE_CHECKING:
-    from node.cli.graph_watch import Told
+    from collections.abc import Callable
+
     from node.cli.map_progress import MapProgress
     from node.coordination.naming import NamedGraph
     from node.gateways.http.client import ControlClient
@@ -73,17 +74,14 @@ async def _submit_and_wait(client: ControlClient, graph: NamedGraph, *, as_json:
 
     progress = MapProgress(len(graph.ids), name="graph")
 
-    async def submit() -> None:
-        await client.submit_graph(graph.tasks)
-
     async with show_progress(progress, quiet=as_json):
-        await watch_graph(client, graph.ids, submit, _teller(progress, as_json=as_json))
+        await watch_graph(client, graph, _teller(progress, as_json=as_json))
     if progress.failed and not as_json:
         click.echo(f"{progress.failed:,} of {progress.total:,} tasks ended without a result", err=True)
     return ExitCode.FAILED if progress.failed else ExitCode.OK
 
 
-def _teller(progress: MapProgress, *, as_json: bool) -> Told:
+def _teller(progress: MapProgress, *, as_json: bool) -> Callable[[str, TaskView], None]:
     from node.cli.terminal import echo_json
 
     def tell(name: str, task: TaskView) -> None:

@@ -290,6 +290,11 @@ class Database:
         row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
         return None if row is None else int(row[0])
 
+    def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        row = self._connection.execute("SELECT uuid FROM tasks WHERE id = ?", (number,)).fetchone()
+        return None if row is None else TaskId(row[0])
+
 
 def _replacement(entry: Entry) -> Row:
     """Return the new row, and the number of the record that it follows; that of a task that was just born is 1."""

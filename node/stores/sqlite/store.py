@@ -208,6 +208,11 @@ class SqliteStore(Store):
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
 
+    async def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        async with self._reading() as file:
+            return await file.read(file.database.task_of, number)
+
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[_OpenFile]:
         if self._writer is not None and self._file is not None:

@@ -45,7 +45,7 @@ class TaskCoordinator(TaskCoordinationService):
     async def are_dependencies_satisfied(self, task_id: int) -> bool:
         """Whether all that a task depends on are complete; see `TaskCoordinationService.are_dependencies_satisfied`."""
         record = self._manager.get_task(await self._task_of(task_id))
-        return are_dependencies_satisfied(record.task, self._manager.saved)
+        return are_dependencies_satisfied(record.task, self._manager.dependency)
 
     async def _task_of(self, number: int) -> TaskId:
         task_id = await self._store.task_of(number)

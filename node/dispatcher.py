@@ -105,7 +105,7 @@ class Dispatcher:
         self._trusts = trusts
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id)
-        self._blocked = BlockedTasks(manager.dependencies, manager.saved, self._fail_blocked)
+        self._blocked = BlockedTasks(manager.dependencies, manager.dependency, self._fail_blocked)
         self._local: dict[str, Worker] = {}
         self._peers: dict[PeerId, Worker] = {}
         self._peers_stale = True
@@ -318,7 +318,7 @@ class Dispatcher:
     def _prepare(self, attempt: Attempt) -> bool:
         """Give an attempt the results of what its task depends on; one that cannot have them ends at once."""
         try:
-            task = with_inputs(attempt.task, self._manager.saved)
+            task = with_inputs(attempt.task, self._manager.dependency)
         except PeertaskError as error:
             attempt.finish(error)
             return False

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
-from node.coordination.dependencies import Dependencies, check_graph, dependents_first
+from node.coordination.dependencies import RETRY_OF, Dependencies, check_graph, dependents_first
 from node.coordination.families import Families
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.coordination.restoring import restored_history
@@ -100,7 +100,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._records: dict[TaskId, TaskRecord] = {}
         self._unsaved: dict[TaskId, TaskRecord] = {}
         self.dependencies = Dependencies()
-        self._finished = FinishedTasks(self._capacity, needed=self.dependencies)
+        self._finished = FinishedTasks(self._capacity, needed=self.dependencies.awaited)
         self._usage: dict[PeerId, Usage] = {}
         self._families = Families()
         self._open = 0
@@ -141,6 +141,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         for record in self._records.values():
             if not record.terminal:
                 self._count_open(record)
+        for record in self._records.values():
+            self._note_repetition(record)
         for record in sorted(finished, key=lambda record: record.updated_at):
             self._finished.add(record)
         self._forget(self._finished.surplus())
@@ -239,11 +241,16 @@ class TaskManager(CheckpointedTasks, TaskService):
         """Return the record of a task as it is saved, for the node itself: nobody has asked for it."""
         return self._records.get(task_id)
 
+    def dependency(self, task_id: TaskId) -> TaskRecord | None:
+        """Return the record of a task that others depend on, or of the last one that repeats it, as it is saved."""
+        return self._records.get(self.dependencies.source(task_id))
+
     def awaited(self, record: TaskRecord) -> list[tuple[TaskId, TaskRecord | None]]:
         """Return what a task still waits for; see `TaskService.awaited`."""
         if not self.is_blocked(record):
             return []
-        found = [(task_id, self._records.get(task_id)) for task_id in record.task.depends_on]
+        sources = map(self.dependencies.source, record.task.depends_on)
+        found = [(task_id, self._records.get(task_id)) for task_id in sources]
         return [(task_id, other) for task_id, other in found if other is None or other.result is None]
 
     def is_blocked(self, record: TaskRecord) -> bool:
@@ -572,7 +579,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._count_ended(record)
         if self._room:  # to unpark nobody costs as much as the rest of this
             self._room.unpark()
-        if record.result is not None and record.id in self.dependencies:
+        if record.result is not None and record.id in self.dependencies.awaited:
             self.dependencies.complete(record.id)
         self._finished.add(record)
         self._forget(self._finished.surplus())
@@ -601,12 +608,24 @@ class TaskManager(CheckpointedTasks, TaskService):
             self.dependencies.add(task, self._records.get)
         if task.parent_id is not None:
             self._families.add(task)
+        if task.metadata:
+            self._note_repetition(record)
         self._open += 1
         usage = self._usage.get(record.requester)
         if usage is None:
             usage = self._usage[record.requester] = Usage()
         usage.tasks += 1
         usage.payload_bytes += task_size(record.task)
+
+    def _note_repetition(self, record: TaskRecord) -> None:
+        """Let those who wait for a task that did not complete wait for this one, when its requester has it repeated."""
+        named = record.task.metadata.get(RETRY_OF)
+        repeated = self._latest(TaskId(named)) if isinstance(named, str) else None
+        if repeated is None or repeated.failure is None or repeated.requester != record.requester:
+            return
+        self.dependencies.repeat(record.id, repeated.id)
+        if record.result is not None and record.id in self.dependencies.awaited:
+            self.dependencies.complete(record.id)
 
 
 class _Waiter:

@@ -31,6 +31,8 @@ MAX_GRAPH_TASKS: Final = 10_000
 MAX_GRAPH_DEPENDENCIES: Final = 100_000
 INPUTS: Final = "inputs"
 """The one of a task's params that holds the results of its dependencies, by their ids and in the order of naming."""
+RETRY_OF: Final = "retry_of"
+"""The key of the metadata under which a task names the one that it repeats."""
 
 # Of a cycle that is longer, the ends tell enough.
 _MAX_SHOWN_STEPS = 12
@@ -173,39 +175,69 @@ class Dependencies:
 
     Told of each task when it comes and when it ends, it takes one step for each dependency in all. After a restart it
     is built again by telling it every open task.
+
+    A task that failed may be repeated by another one, which then stands for it: who waits for the one waits for the
+    other.
+
+    Attributes:
+        awaited: the open tasks that depend on a task, in the order of coming, by the id of that one; without an entry
+            nobody does.
     """
 
     def __init__(self) -> None:
+        self.awaited: dict[TaskId, dict[TaskId, None]] = {}
         self._missing: dict[TaskId, int] = {}
-        self._dependents: dict[TaskId, dict[TaskId, None]] = {}
-
-    def __contains__(self, task_id: object) -> bool:
-        """Whether an open task depends on this one."""
-        return task_id in self._dependents
+        self._complete: set[TaskId] = set()
+        self._first: dict[TaskId, TaskId] = {}
+        self._repeats: dict[TaskId, list[TaskId]] = {}
 
     def add(self, task: Task, known: Known) -> None:
         """Take note of an open task that depends on others."""
-        missing = 0
         for dependency in task.depends_on:
-            self._dependents.setdefault(dependency, {})[task.id] = None
-            missing += not _is_complete(known(dependency))
-        self._missing[task.id] = missing
+            self.awaited.setdefault(dependency, {})[task.id] = None
+        needed = {self._first.get(dependency, dependency) for dependency in task.depends_on}
+        self._missing[task.id] = sum(not _is_complete(known(self.source(one))) for one in needed)
+
+    def repeat(self, task_id: TaskId, of: TaskId) -> None:
+        """Take note that a task repeats another one, which did not complete; no effect when nobody waits for that."""
+        first = self._first.get(of, of)
+        if of in self.awaited and first not in self._complete:
+            self.awaited[task_id] = self.awaited[of]
+            self._first[task_id] = first
+            self._repeats.setdefault(first, []).append(task_id)
+
+    def source(self, task_id: TaskId) -> TaskId:
+        """Return whose result is the one of a dependency: its own, or that of its last repetition."""
+        repeats = self._repeats.get(task_id)
+        return repeats[-1] if repeats else task_id
 
     def complete(self, task_id: TaskId) -> None:
         """Take note that a task is complete."""
-        for dependent in self._dependents.get(task_id, ()):
-            self._missing[dependent] -= 1
+        first = self._first.get(task_id, task_id)
+        if first not in self._complete:
+            self._complete.add(first)
+            for dependent in self.awaited.get(task_id, ()):
+                self._missing[dependent] -= 1
 
     def drop(self, task: Task) -> list[TaskId]:
         """Take note that a task that depends on others has ended; return those that no other task depends on now."""
         del self._missing[task.id]
-        released = []
+        released: list[TaskId] = []
         for dependency in task.depends_on:
-            dependents = self._dependents[dependency]
-            del dependents[task.id]
+            dependents = self.awaited.get(dependency)
+            if dependents is None:  # it depends on a task and on its repetition, and both have gone together
+                continue
+            dependents.pop(task.id, None)
             if not dependents:
-                del self._dependents[dependency]
-                released.append(dependency)
+                released += self._release(self._first.get(dependency, dependency))
+        return released
+
+    def _release(self, first: TaskId) -> list[TaskId]:
+        released = [first, *self._repeats.pop(first, ())]
+        for task_id in released:
+            del self.awaited[task_id]
+            self._first.pop(task_id, None)
+        self._complete.discard(first)
         return released
 
     def missing(self, task_id: TaskId) -> int:
@@ -214,7 +246,7 @@ class Dependencies:
 
     def dependents(self, task_id: TaskId) -> list[TaskId]:
         """Return the open tasks that depend on this one, in the order of coming."""
-        return [*self._dependents.get(task_id, ())]
+        return [*self.awaited.get(task_id, ())]
 
 
 def are_dependencies_satisfied(task: Task, known: Known) -> bool:

@@ -33,6 +33,7 @@ from protocol import (
     Accept,
     ErrorCode,
     InvalidTask,
+    PeerId,
     PeertaskError,
     Reject,
     Result,
@@ -220,6 +221,32 @@ async def test_a_chain_of_thousands_fails_without_recursion(
     assert node.manager.open_tasks == 0
 
 
+async def test_a_task_that_waits_goes_on_when_what_failed_is_repeated(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """By its requester, and nobody else; the result of the repetition stands for the one that is missing."""
+    executor = ScriptedExecutor().on("bad", Raise(OSError("no disk"))).on("bad", Return("better"))
+    store = HeldStore()
+    node = MemoryNode(hub, "ann", [executor], store=store)
+    async with node.running():
+        bad = await node.run("bad", kind="scripted")
+        hanging = new_task_id()
+        submit(node, task(node, "gate", id=hanging, kind="nobody"))
+        patient = node.submit("next", kind="scripted", depends_on=(bad.id, hanging), on_failed_dependency="wait")
+        stranger = Task.new("evil", "ben", timestamp=1, kind="echo", metadata={"retry_of": bad.id})
+        node.manager.submit(stranger, requester=PeerId("ben"), target=None)
+        await node.wait(stranger.id)
+        assert len(node.manager.awaited(node.manager.get_task(patient))) == 2
+        await node.run("bad", kind="scripted", metadata={"retry_of": bad.id})
+        assert [task_id for task_id, _ in node.manager.awaited(node.manager.get_task(patient))] == [hanging]
+    async with MemoryNode(hub, "ann", [executor], store=store, former=node).running() as node:
+        assert [task_id for task_id, _ in node.manager.awaited(node.manager.get_task(patient))] == [hanging]
+        node.manager.cancel_task(hanging)
+        node.submit("gate", metadata={"retry_of": hanging})
+        assert (await node.wait(patient)).result is not None
+    assert executor.seen[-1].task.params == {INPUTS: {bad.id: "better", hanging: "gate"}}
+
+
 async def test_a_cancelled_dependency_fails_its_dependents(
     autojump_clock: MockClock, node: MemoryNode, executor: ScriptedExecutor
 ) -> None:
@@ -358,7 +385,7 @@ async def test_a_store_that_refuses_a_graph_leaves_nothing_behind(autojump_clock
         graph = [parent, task(node, "last", parent.id, id=known, parent_id=parent.id)]
         assert code_of(lambda: submit(node, *graph)) is ErrorCode.CONFLICT
         assert node.manager.open_tasks == 0
-        assert parent.id not in node.manager.dependencies
+        assert parent.id not in node.manager.dependencies.awaited
         assert node.manager.children(parent.id) == []
 
 

@@ -49,7 +49,8 @@ from protocol import (
     new_task_id,
 )
 
-A, B, C, D = (new_task_id() for _ in range(4))
+# The same in each process of a run, because some stand in the names of tests.
+A, B, C, D = (TaskId(f"3f1c9d2e-5b7a-4e60-8c1d-2a9b0f4e6d7{digit}") for digit in "abcd")
 
 
 def task(task_id: TaskId, *depends_on: TaskId, title: str = "", **fields: Any) -> Task:
@@ -198,7 +199,7 @@ def test_the_count_of_what_is_missing_follows_from_the_records(graph: list[Task]
         dependencies.complete(one.id)
         released += dependencies.drop(one)
     assert sorted(released) == sorted({dependency for one in graph for dependency in one.depends_on})
-    assert not any(one.id in dependencies or dependencies.dependents(one.id) for one in graph)
+    assert not any(one.id in dependencies.awaited or dependencies.dependents(one.id) for one in graph)
 
 
 def test_dependents_are_found_in_the_order_of_coming() -> None:
@@ -210,6 +211,36 @@ def test_dependents_are_found_in_the_order_of_coming() -> None:
     assert dependencies.drop(task(B, A)) == []
     assert dependencies.dependents(A) == [C, D]
     assert dependencies.drop(task(D, B, A)) == [B]
+
+
+def test_a_task_that_repeats_another_stands_for_it() -> None:
+    """The last repetition counts; whoever waits for the first waits for that, and all of them go together."""
+    dependencies = Dependencies()
+    records = {A: failed(task(A)), C: complete(task(C))}
+    patient = task(D, A, on_failed_dependency="wait")
+    dependencies.add(patient, records.get)
+    first, second, later = new_task_id(), new_task_id(), new_task_id()
+    dependencies.repeat(first, A)
+    dependencies.repeat(second, first)
+    dependencies.repeat(later, C)  # nobody waits for that
+    assert dependencies.source(A) == second
+    assert (dependencies.source(C), later in dependencies.awaited) == (C, False)
+    both = task(B, A, second)
+    dependencies.add(both, records.get)
+    assert dependencies.dependents(second) == [D, B]
+    dependencies.complete(second)
+    dependencies.complete(first)
+    dependencies.repeat(later, A)  # too late
+    assert [dependencies.missing(one.id) for one in (patient, both)] == [0, 0]
+    assert dependencies.source(A) == second
+    assert dependencies.drop(both) == []
+    assert dependencies.drop(patient) == [A, first, second]
+    assert (dependencies.awaited, dependencies.source(A)) == ({}, A)
+    dependencies.add(task(B, A, C), records.get)
+    dependencies.repeat(first, A)
+    dependencies.add(task(D, A, first), records.get)
+    assert dependencies.drop(task(B, A, C)) == [C]
+    assert dependencies.drop(task(D, A, first)) == [A, first]
 
 
 @pytest.mark.parametrize(

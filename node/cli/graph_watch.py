@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from node.coordination.naming import NamedGraph
 from node.gateways.http.client import ControlClient, WatchItem
@@ -29,16 +29,12 @@ async def watch_graph(client: ControlClient, graph: NamedGraph, told: Callable[[
         await client.submit_graph(graph.tasks)
         for task_id in () if graph.fresh else [*names]:  # else some may have ended long ago
             await look_at(task_id)
-        async for task_id in _news(items, names):
-            await look_at(task_id)
+        while names:
+            for task_id in _may_have_ended(await anext(items), names):
+                await look_at(task_id)
 
 
-async def _news(items: AsyncIterator[WatchItem], names: Mapping[TaskId, str]) -> AsyncIterator[TaskId]:
-    """Yield the tasks that may have ended, until no names are left."""
-    while names:
-        item = await anext(items)
-        if isinstance(item, LaggedView):
-            for task_id in [*names]:
-                yield task_id
-        elif isinstance(item, EventView) and item.status.terminal and item.task_id in names:
-            yield item.task_id
+def _may_have_ended(item: WatchItem, names: Mapping[TaskId, str]) -> list[TaskId]:
+    if isinstance(item, LaggedView):  # any of them, while nobody looked
+        return [*names]
+    return [item.task_id] if isinstance(item, EventView) and item.status.terminal and item.task_id in names else []

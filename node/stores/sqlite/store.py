@@ -143,8 +143,7 @@ class SqliteStore(Store):
         if refusals:
             changes = [change for change in changes if change.record.id not in refusals]
             self._log_refusals(refusals)
-        for task_id, error in refusals.items():
-            self._refuse(task_id, error, batch)
+            self._refuse_all(refusals, batch)
         if changes and self._committed is not None:
             self._committed(changes)
 
@@ -159,10 +158,17 @@ class SqliteStore(Store):
             error=str(error),
         )
 
-    def _refuse(self, task_id: TaskId, error: PeertaskError, batch: Batch) -> None:
+    def _refuse_all(self, refusals: Refusals, batch: Batch) -> None:
+        lost: dict[TaskId, list[Change]] = {task_id: [] for task_id in refusals}
+        for change in batch.changes:
+            if change.record.id in lost:
+                lost[change.record.id].append(change)
+        for task_id, error in refusals.items():
+            self._refuse(task_id, error, lost[task_id])
+
+    def _refuse(self, task_id: TaskId, error: PeertaskError, changes: list[Change]) -> None:
         """Give a task up whose changes are not saved, with all that follows on them."""
         self._seqs[task_id] = _LOST
-        changes = [change for change in batch.changes if change.record.id == task_id]
         if self._writer is not None:
             for item in self._writer.drop(partial(_is_about, task_id)):
                 changes.extend(change for change in item if isinstance(change, Change))

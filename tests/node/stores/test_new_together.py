@@ -99,8 +99,8 @@ async def test_a_graph_that_sqlite_cannot_save_in_whole_is_refused_in_whole(tmp_
     path = tmp_path / "tasks.db"
     graph = [birth() for _ in range(300)]
     refused: list[tuple[Sequence[Change], PeertaskError]] = []
-    ours = SqliteStore(path, refused=lambda changes, error: refused.append((changes, error)))
-    other = SqliteStore(path)
+    ours, other = SqliteStore(path), SqliteStore(path)
+    ours.on_refused(lambda changes, error: refused.append((changes, error)))
     async with running(ours) as commits:
         async with running(other):
             other.append((graph[150],))

@@ -15,6 +15,7 @@ from node.audit.opening import audit_of
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
+from node.coordination.dependencies import for_worker, with_inputs
 from node.coordination.naming import resolve_names
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
@@ -408,7 +409,8 @@ class Node(NodeControl):
         record = self.get_task(task_id)
         receipt = record.receipt or self._notary.at_hand(record)
         if receipt is None:
-            receipt = await request_receipt(self._remote, record)
+            sent = for_worker(with_inputs(record.task, self.manager.dependency))
+            receipt = await request_receipt(self._remote, record, sent)
             self.note("ReceiptTaken", task_id=record.id, receipt=receipt.to_dict())
         return receipt
 

@@ -317,4 +317,6 @@ def with_inputs(task: Task, known: Known, max_bytes: int = MAX_PAYLOAD_BYTES) ->
 
 def for_worker(task: Task) -> Task:
     """Return a task as a peer gets it: without what it says about other tasks, which are this node's alone."""
+    if not task.depends_on and task.parent_id is None:
+        return task
     return replace(task, depends_on=(), on_failed_dependency="fail", parent_id=None)

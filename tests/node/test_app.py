@@ -108,6 +108,7 @@ async def test_a_graph_is_submitted_by_name_and_its_results_reach_functions() ->
         )
         assert (await ann.result(ids["sum"])).result == "sum: 4 2"
         assert ann.get_task(ids["long"]).task.metadata["title"] == "long"
+        assert (await ann.receipt(ids["long"])).executor == ben.peer_id
         with pytest.raises(InvalidTask, match=r"there is no task 'shrt'.*Did you mean 'short'"):
             await ann.submit_graph({"short": {"prompt": "a"}, "sum": {"prompt": "b", "depends_on": ["shrt"]}})
         with pytest.raises(InvalidTask, match=r"cycle: (a → b → a|b → a → b)"):

@@ -152,15 +152,20 @@ class TaskView(TaskSummary):
     """Set when the status is complete."""
 
     @classmethod
-    def describe(
-        cls, record: TaskRecord, waits_for: Sequence[tuple[TaskId, TaskRecord | None]], children: Sequence[TaskRecord]
+    def of(
+        cls,
+        record: TaskRecord,
+        *,
+        blocked: bool = False,
+        waits_for: Sequence[tuple[TaskId, TaskRecord | None]] = (),
+        children: Sequence[TaskRecord] = (),
     ) -> Self:
         """Describe a record, with what it waits for and its children."""
         task = record.task
         return cls.model_validate(
             {
                 **_summary(record),
-                "blocked": bool(waits_for),
+                "blocked": blocked,
                 "prompt": task.prompt,
                 "params": task.params,
                 "depends_on": task.depends_on,

@@ -116,7 +116,13 @@ async def _summary(gateway: Gateway, record: TaskRecord) -> TaskSummary:
 
 
 def _view(gateway: Gateway, record: TaskRecord) -> TaskView:
-    return TaskView.describe(record, gateway.service.awaited(record), gateway.service.children(record.id))
+    service = gateway.service
+    return TaskView.of(
+        record,
+        blocked=service.is_blocked(record),
+        waits_for=service.awaited(record),
+        children=service.children(record.id),
+    )
 
 
 def _reply(gateway: Gateway, record: TaskRecord, unfinished: int = _ACCEPTED) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -15,7 +15,9 @@ from node.audit.opening import audit_of
 from node.background import open_background
 from node.clock import SystemClock
 from node.config import NodeConfig
+from node.coordination.dependencies import for_worker, with_inputs
 from node.coordination.explain import Explanation
+from node.coordination.naming import resolve_names
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
 from node.coordination_service import Coordination, TaskNumbers
@@ -31,7 +33,7 @@ from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.offering import Offering
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Discovery, Executor, Lagged, PeerInfo, PeerSource, Store, TaskFilter
+from node.interfaces import Change, Discovery, Executor, GraphTask, Lagged, PeerInfo, PeerSource, Store, TaskFilter
 from node.manager import TaskManager, outcome
 from node.mapping import MappedTask, map_prompts
 from node.net.address_book import peers_at
@@ -343,6 +345,24 @@ class Node(NodeControl):
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         **fields: Any,
     ) -> TaskId:
+        task, target, deadline = await self._place(prompt, to=to, timeout=timeout, **fields)
+        while True:
+            try:
+                self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
+                return task.id
+            except TaskRejected as error:
+                if error.code is not ErrorCode.BUSY:
+                    raise
+                await self.manager.wait_for_room()
+
+    async def _place(
+        self,
+        prompt: str,
+        *,
+        to: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        **fields: Any,
+    ) -> GraphTask:
         metadata = inject_traceparent(fields.pop("metadata", None) or {})
         if metadata:
             fields["metadata"] = metadata
@@ -352,15 +372,25 @@ class Node(NodeControl):
         target = None if to is None else await self._resolve(to)
         if target is None:
             self._check_somebody_may_come(task.kind)
-        deadline = None if timeout is None else self._clock.now() + round(timeout * 1000)
-        while True:
-            try:
-                self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
-                return task.id
-            except TaskRejected as error:
-                if error.code is not ErrorCode.BUSY:
-                    raise
-                await self.manager.wait_for_room()
+        return GraphTask(task, target, None if timeout is None else self._clock.now() + round(timeout * 1000))
+
+    async def submit_graph(self, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskId]:
+        """Submit tasks that depend on each other, all or none, and return their ids by name once they are saved.
+
+        Args:
+            tasks: the options of each task, by its name: its ``prompt``, and what `enqueue` takes. ``depends_on`` and
+                ``parent_id`` hold names of others, or ids of tasks that this node has already.
+
+        Raises:
+            InvalidTask: names what is wrong: a field and its limit, a name that is not there, a cycle as a path.
+            TooLarge: there are more tasks or dependencies than a graph, or this node, may have.
+            PeertaskError: as `enqueue` does; BUSY when there is no room for all of them now.
+        """
+        named = resolve_names(tasks)
+        graph = [await self._place(**fields) for fields in named.tasks]
+        for record in self.manager.submit_graph(graph, requester=self.peer_id):
+            await self.manager.wait_saved(record.id)
+        return named.ids
 
     async def result(self, task_id: str) -> TaskResult:
         """Return the result of a task when it has one; cancelling the call leaves the task alone.
@@ -419,7 +449,8 @@ class Node(NodeControl):
         record = self.get_task(task_id)
         receipt = record.receipt or self._notary.at_hand(record)
         if receipt is None:
-            receipt = await request_receipt(self._remote, record)
+            sent = for_worker(with_inputs(record.task, self.manager.dependency))
+            receipt = await request_receipt(self._remote, record, sent)
             self.note("ReceiptTaken", task_id=record.id, receipt=receipt.to_dict())
         return receipt
 

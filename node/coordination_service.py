@@ -48,3 +48,7 @@ class TaskNumbers(ABC):
     @abstractmethod
     async def number_of(self, task_id: TaskId) -> int | None:
         """Return the number of a task, greater than 0; None when it is not saved."""
+
+    @abstractmethod
+    async def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number; None when none has."""

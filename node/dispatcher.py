@@ -16,6 +16,8 @@ import trio
 from pydantic import ValidationError
 
 from node.config import LEASE_MS
+from node.coordination.blocked import BlockedTasks
+from node.coordination.dependencies import for_worker, with_inputs
 from node.coordination.explain import Explanation, Situation, explain
 from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
@@ -111,6 +113,7 @@ class Dispatcher:
         self.personas: PersonaLibrary | None = None
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id, rng)
+        self._blocked = BlockedTasks(manager.dependencies, manager.dependency, self._fail_blocked)
         self._local: dict[str, Worker] = {}
         self._peers: dict[PeerId, Worker] = {}
         self._peers_stale = True
@@ -158,6 +161,7 @@ class Dispatcher:
             away=away,
             draining=self._manager.draining,
             now=self._clock.now(),
+            awaited=self._manager.awaited(record),
         )
         return explain(record, facts, situation)
 
@@ -205,24 +209,44 @@ class Dispatcher:
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is TaskStatus.PENDING:
-                self._backlog.update(record)
+                if not (record.task.depends_on and self._blocked.takes(record)):
+                    self._backlog.update(record)
                 continue
             self._record(after_restart(record, self._own_id, self._clock.now()))
 
     def _observe(self, change: Change) -> None:
         record, fact = change
         kind = type(fact)
-        if kind in _OWN_FACTS or (kind is Submitted and self._starts_at_once(record)):
+        if kind in _OWN_FACTS or (record.task.depends_on and self._holds_back(record)):
+            return
+        if kind is Submitted and self._starts_at_once(record):
             return
         if kind is Cancelled:
             self._abandon(record)
         elif isinstance(fact, Released) and record.holder is not None:
             self._backlog.refusals.note(record.id, record.holder, fact.reason)
         self._backlog.update(record)
+        if self._blocked and record.terminal:
+            self._let_dependents_go(record)
         if kind is CancelRequested or (kind is Failed and record.id in self._attempts):
             self._cancel(record)  # what fails before its attempt has ended was taken from this node
         else:
             self._wake_if_waiting()
+
+    def _holds_back(self, record: TaskRecord) -> bool:
+        if not self._blocked.takes(record):
+            return False
+        if record.deadline is not None:
+            self._wake.set()
+        return True
+
+    def _fail_blocked(self, record: TaskRecord, failure: Failure) -> None:
+        self._record(Failed(record.id, self._clock.now(), record.attempt, failure))
+
+    def _let_dependents_go(self, ended: TaskRecord) -> None:
+        for record in self._blocked.let_go(ended):
+            if not self._starts_at_once(record):
+                self._backlog.update(record)
 
     def _starts_at_once(self, record: TaskRecord) -> bool:
         nursery, now = self._nursery, self._clock.now()
@@ -254,11 +278,12 @@ class Dispatcher:
         if self._manager.draining:
             return limit_at
         decision = plan(self._backlog, self._call_roll(), now=now)
-        for task_id in decision.expired:
+        for task_id in (*decision.expired, *self._blocked.expired(now)):
             self._expire(task_id, now)
         for task_id, worker in decision.starts:
             self._start(self._manager.latest(task_id), worker, now, nursery)
-        return min((at for at in (limit_at, decision.wake_at) if at is not None), default=None)
+        wake_ats = (limit_at, decision.wake_at, self._blocked.next_deadline())
+        return min((at for at in wake_ats if at is not None), default=None)
 
     def _call_roll(self) -> Roster:
         for kind, executor in self._executors.items():
@@ -309,12 +334,24 @@ class Dispatcher:
             return
         if attempt.over:
             return
+        if (record.task.depends_on or record.task.parent_id is not None) and not self._prepare(attempt):
+            return
         if record.holder != worker.peer_id:
             self._abandon(record)
         if attempt.has_started:
             self._pool(record.task.kind, nursery).run_soon(attempt)
         else:
             self._delegate(attempt)
+
+    def _prepare(self, attempt: Attempt) -> bool:
+        """Give an attempt the results of what its task depends on; one that cannot have them ends at once."""
+        try:
+            task = with_inputs(attempt.task, self._manager.dependency)
+        except PeertaskError as error:
+            attempt.finish(error)
+            return False
+        attempt.task = task if attempt.holder == self._own_id else for_worker(task)
+        return True
 
     def _pool(self, kind: str, nursery: trio.Nursery) -> RunnerPool:
         pool = self._pools.get(kind)

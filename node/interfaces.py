@@ -75,6 +75,17 @@ class Store(ABC):
             PeertaskError: code CONFLICT, when the store holds another `seq` for the task; nothing is taken in.
         """
 
+    @abstractmethod
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Take the first changes of several new tasks in, one of each, all or none.
+
+        That holds on disk too: after a crash, `load` yields the records of all of them or of none. They are committed
+        together, in their order.
+
+        Raises:
+            PeertaskError: code CONFLICT, when the store holds one of the tasks; nothing is taken in.
+        """
+
     @property
     def failure(self) -> PeertaskError | None:
         """Why nothing can be saved at the moment, with code STORE_FAILED, the place, the reason and what to do.
@@ -457,6 +468,20 @@ class Lagged:
     missed: int
 
 
+class GraphTask(NamedTuple):
+    """One of the tasks that are submitted together.
+
+    Attributes:
+        task: what to do.
+        target: who shall do it; None when the node may choose.
+        deadline: when the requester stops caring, in milliseconds since the epoch.
+    """
+
+    task: Task
+    target: PeerId | None = None
+    deadline: int | None = None
+
+
 class TaskService(ABC):
     """What gateways ask of a node."""
 
@@ -475,9 +500,41 @@ class TaskService(ABC):
             deadline: when the requester stops caring, in milliseconds since the epoch.
 
         Raises:
+            InvalidTask: it depends on a task that is not here, or has such a parent.
             PeertaskError: code BUSY with `retry_after_ms` when the queue is full; DRAINING when the node is stopping;
-                CONFLICT when the UUID belongs to another task or requester.
+                CONFLICT when the UUID belongs to another task or requester; CANCELLED when its parent is cancelled.
         """
+
+    @abstractmethod
+    def submit_graph(self, graph: Sequence[GraphTask], *, requester: PeerId) -> list[TaskRecord]:
+        """Take tasks that depend on each other in, all or none; or return the records of those that came before.
+
+        They are saved together, and none begins before that.
+
+        Args:
+            graph: the tasks, in any order; they may also depend on earlier ones of the same requester.
+            requester: the authenticated peer that asks.
+
+        Returns:
+            Their records, in the order of the tasks.
+
+        Raises:
+            InvalidTask: a task names one that is not here, or they have a cycle; see `check_graph`.
+            TooLarge: there are more tasks or dependencies than a graph, or this node, may have.
+            PeertaskError: as for `submit`; CONFLICT also when some of the tasks are here already, and some are not.
+        """
+
+    @abstractmethod
+    def awaited(self, record: TaskRecord) -> list[tuple[TaskId, TaskRecord | None]]:
+        """Return what an open task still waits for: the ids of tasks, with their records when they are kept."""
+
+    @abstractmethod
+    def is_blocked(self, record: TaskRecord) -> bool:
+        """Whether a task waits for others."""
+
+    @abstractmethod
+    def children(self, task_id: TaskId) -> list[TaskRecord]:
+        """Return the records of the tasks that are kept and name this one as their parent."""
 
     @abstractmethod
     def find_task(self, task_id: TaskId) -> TaskRecord | None:
@@ -505,7 +562,7 @@ class TaskService(ABC):
 
     @abstractmethod
     def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
-        """Ask for a task to be stopped, and return its record; one that has ended stays as it is.
+        """Ask for a task and its children to be stopped, and return its record; what has ended stays as it is.
 
         Args:
             task_id: which task; one that is not saved yet is stopped too.
@@ -555,4 +612,16 @@ class TaskCoordinationService(ABC):
         Raises:
             InvalidTask: names the field that is wrong, and its limit.
             PeertaskError: as `TaskService.submit` does.
+        """
+
+    @abstractmethod
+    async def validate_dependencies(self, task_ids: Sequence[int]) -> bool:
+        """Whether a new task may depend on these: each is known, and none is there twice."""
+
+    @abstractmethod
+    async def are_dependencies_satisfied(self, task_id: int) -> bool:
+        """Whether all that a task depends on are complete.
+
+        Raises:
+            TaskNotFound: the number is unknown.
         """

@@ -8,8 +8,9 @@ could undo. With the memory store "saved" is at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, overload
 
@@ -18,11 +19,13 @@ import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
 from node.coordination.dead_letters import unretried
+from node.coordination.dependencies import RETRY_OF, Dependencies, check_graph, dependents_first
+from node.coordination.families import Families
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.coordination.restoring import restored_history
 from node.feed import Feed, Subscription
 from node.history import replay, retell
-from node.interfaces import Change, Clock, Lagged, Store, TaskFilter, TaskService
+from node.interfaces import Change, Clock, GraphTask, Lagged, Store, TaskFilter, TaskService
 from node.retention import Capacity, FinishedTasks
 from protocol import (
     Cancelled,
@@ -30,7 +33,6 @@ from protocol import (
     ErrorCode,
     Failed,
     Failure,
-    InvalidTask,
     PeerId,
     PeertaskError,
     Submitted,
@@ -42,6 +44,7 @@ from protocol import (
     TaskRejected,
     TaskResult,
     TaskStatus,
+    TooLarge,
     Transition,
     advance,
     begin,
@@ -55,6 +58,8 @@ log = structlog.get_logger(__name__)
 LOADED_A_LINE = 20_000
 # Forgetting so many takes a millisecond.
 SWEPT_A_PASS = 256
+
+_Append = Callable[[Sequence[Change]], None]
 
 # The project of a reference ``task-{project}-{uuid}``, under the name that programs with checkpoints know.
 _extract_project_id = extract_project_id
@@ -74,6 +79,7 @@ class TaskManager(CheckpointedTasks, TaskService):
     Attributes:
         lookup_hits: how often the map had the task that somebody asked for.
         lookup_misses: how often it had not; the store has none then either, for the map begins with all that it holds.
+        dependencies: which open tasks depend on which.
     """
 
     def __init__(
@@ -94,14 +100,16 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._capacity = capacity or Capacity()
         self._records: dict[TaskId, TaskRecord] = {}
         self._unsaved: dict[TaskId, TaskRecord] = {}
-        self._finished = FinishedTasks(self._capacity)
+        self.dependencies = Dependencies()
+        self._finished = FinishedTasks(self._capacity, needed=self.dependencies.awaited)
         self._usage: dict[PeerId, Usage] = {}
+        self._families = Families()
         self._open = 0
         self._room = trio.lowlevel.ParkingLot()
         self._settled: trio.Event | None = None
         self._draining = False
         self._appending = False
-        self._to_append: deque[Sequence[Change]] = deque()
+        self._to_append: deque[Callable[[], None]] = deque()
         self.lookup_hits = 0
         self.lookup_misses = 0
         store.on_refused(self._refused)
@@ -125,6 +133,7 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def _take_back(self, record: TaskRecord) -> None:
         self._records[record.id] = record
+        self._families.add(record.task)
         if len(self._records) % LOADED_A_LINE == 0:
             log.info("loading tasks", tasks=len(self._records))
 
@@ -133,6 +142,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         for record in self._records.values():
             if not record.terminal:
                 self._count_open(record)
+        for record in self._records.values():
+            self._note_repetition(record)
         for record in sorted(finished, key=lambda record: record.updated_at):
             self._finished.add(record)
         self._forget(self._finished.surplus())
@@ -157,9 +168,29 @@ class TaskManager(CheckpointedTasks, TaskService):
         if known is not None:
             self._pass_room_on()
             return _same(known, task, requester)
-        self._check_admission(task, requester)
+        self._check_admission(requester)
+        if task.depends_on or task.parent_id is not None:
+            self._check_graph((task,), requester)
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
-        return self._take_in((Change(begin(fact), fact),))
+        record = begin(fact)
+        self._take_in((record,), (Change(record, fact),), self._store.append)
+        return record
+
+    def submit_graph(self, graph: Sequence[GraphTask], *, requester: PeerId) -> list[TaskRecord]:
+        """Take tasks that depend on each other in, all or none; see `TaskService.submit_graph`."""
+        known = [self._latest(one.task.id) for one in graph]
+        if all(known):
+            return [_same(record, one.task, requester) for record, one in zip(known, graph, strict=True) if record]
+        if any(known):
+            raise _partly_known(sum(record is not None for record in known), len(graph))
+        self._check_graph([one.task for one in graph], requester)
+        self._check_admission(requester, len(graph))
+        now = self._clock.now()
+        facts = [Submitted(one.task, now, requester, one.target, one.deadline) for one in graph]
+        changes = [Change(begin(fact), fact) for fact in facts]
+        records = [change.record for change in changes]
+        self._take_in(records, changes, self._store.append_new)
+        return records
 
     def restore(self, checkpoint: Checkpoint) -> TaskRecord:
         """Take a task in with what has happened to it, or return the record of the task that has this UUID already.
@@ -173,8 +204,11 @@ class TaskManager(CheckpointedTasks, TaskService):
         if known is not None:
             return _same(known, record.task, record.requester)
         if not record.terminal:
-            self._check_admission(record.task, record.requester)
-        return self._take_in(retell(restored_history(*checkpoint, self._own_id, self._clock.now())))
+            self._check_admission(record.requester)
+            self._check_graph((record.task,), record.requester)
+        changes = retell(restored_history(*checkpoint, self._own_id, self._clock.now()))
+        self._take_in((changes[-1].record,), changes, self._store.append)
+        return changes[-1].record
 
     async def history(self, task_id: TaskId) -> Checkpoint:
         """Return the record of a task as it is saved, and its facts, when the store has kept them all; else none.
@@ -203,6 +237,30 @@ class TaskManager(CheckpointedTasks, TaskService):
         if record is None:
             raise _not_found(task_id)
         return record
+
+    def saved(self, task_id: TaskId) -> TaskRecord | None:
+        """Return the record of a task as it is saved, for the node itself: nobody has asked for it."""
+        return self._records.get(task_id)
+
+    def dependency(self, task_id: TaskId) -> TaskRecord | None:
+        """Return the record of a task that others depend on, or of the last one that repeats it, as it is saved."""
+        return self._records.get(self.dependencies.source(task_id))
+
+    def awaited(self, record: TaskRecord) -> list[tuple[TaskId, TaskRecord | None]]:
+        """Return what a task still waits for; see `TaskService.awaited`."""
+        if not self.is_blocked(record):
+            return []
+        sources = map(self.dependencies.source, record.task.depends_on)
+        found = [(task_id, self._records.get(task_id)) for task_id in sources]
+        return [(task_id, other) for task_id, other in found if other is None or other.result is None]
+
+    def is_blocked(self, record: TaskRecord) -> bool:
+        """Whether a task waits for others."""
+        return record.status is TaskStatus.PENDING and self.dependencies.missing(record.id) > 0
+
+    def children(self, task_id: TaskId) -> list[TaskRecord]:
+        """Return the records of the children of a task, in the order of coming."""
+        return [self._records[child] for child in self._families.children(task_id) if child in self._records]
 
     def latest(self, task_id: TaskId) -> TaskRecord:
         """Return the record of a task as it will be when all its facts are saved; for those who add the next fact.
@@ -240,11 +298,20 @@ class TaskManager(CheckpointedTasks, TaskService):
         return found
 
     def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
-        """Ask for a task to be stopped; see `TaskService.cancel_task`."""
+        """Ask for a task and its children to be stopped; see `TaskService.cancel_task`."""
         record = self.latest(task_id)
         if requester not in (None, record.requester):
             raise _not_found(task_id)
-        now = self._clock.now()
+        cancelled = self._cancel(record)
+        if self._families:
+            descendants = map(self.latest, self._families.descendants(task_id))
+            # Else one that is cancelled first would fail those that depend on it.
+            for child in dependents_first(child.task for child in descendants if not child.terminal):
+                self._cancel(self.latest(child))
+        return cancelled
+
+    def _cancel(self, record: TaskRecord) -> TaskRecord:
+        task_id, now = record.id, self._clock.now()
         if record.status is TaskStatus.PENDING:
             return self.apply(Cancelled(task_id, now))
         if record.status in {TaskStatus.CLAIMED, TaskStatus.EXECUTING}:
@@ -404,7 +471,7 @@ class TaskManager(CheckpointedTasks, TaskService):
             changes.append(Change(record, fact))
         self._unsaved[task_id] = record
         try:
-            self._append(changes)
+            self._append(changes, self._store.append)
         except PeertaskError as error:
             if self._unsaved.pop(task_id, None) is not None and before is not None:
                 self._unsaved[task_id] = before
@@ -413,16 +480,16 @@ class TaskManager(CheckpointedTasks, TaskService):
             raise
         return record
 
-    def _append(self, changes: Sequence[Change]) -> None:
+    def _append(self, changes: Sequence[Change], append: _Append) -> None:
         """Hand changes to the store; what listeners bring about while it commits some comes after all of them."""
         if self._appending:
-            self._to_append.append(changes)
+            self._to_append.append(partial(append, changes))
             return
         self._appending = True
         try:
-            self._store.append(changes)
+            append(changes)
             while self._to_append:
-                self._store.append(self._to_append.popleft())
+                self._to_append.popleft()()
         finally:
             self._appending = False
 
@@ -434,32 +501,44 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _take_in(self, changes: Sequence[Change]) -> TaskRecord:
-        record = changes[-1].record
-        self._count_open(record)
-        self._unsaved[record.id] = record
+    def _take_in(self, records: Sequence[TaskRecord], changes: Sequence[Change], append: _Append) -> None:
+        """Hand the first changes of new tasks to the store; `records` are those after them."""
+        for record in records:
+            self._count_open(record)
+            self._unsaved[record.id] = record
         try:
-            self._append(changes)
+            self._append(changes, append)
         except PeertaskError:
-            if self._unsaved.pop(record.id, None) is not None:
-                self._count_ended(record)
+            for record in records:
+                if self._unsaved.pop(record.id, None) is not None:
+                    self._families.remove(record.task)
+                    self._count_ended(record)
             raise
-        return record
 
-    def _check_admission(self, task: Task, requester: PeerId) -> None:
+    def _check_graph(self, tasks: Sequence[Task], requester: PeerId) -> None:
+        def known(task_id: TaskId) -> TaskRecord | None:
+            record = self._latest(task_id)
+            return record if record is not None and record.requester == requester else None
+
+        try:
+            check_graph(tasks, known)
+        except PeertaskError:
+            self._pass_room_on()
+            raise
+
+    def _check_admission(self, requester: PeerId, tasks: int = 1) -> None:
         if self._draining:
             self._pass_room_on()
             raise TaskRejected("this node is stopping and takes no new tasks", code=ErrorCode.DRAINING)
-        if task.depends_on:
-            self._pass_room_on()
-            raise InvalidTask(
-                "field depends_on: this version of peertask does not order tasks",
-                remedy="Submit a task when those that it needs are complete",
-            )
         if self._store.failure is not None:
             raise self._store.failure
+        if tasks > self._capacity.open_tasks:
+            raise TooLarge(
+                f"the graph has {tasks:,} tasks, and this node may have {self._capacity.open_tasks:,} open",
+                remedy="Submit it in parts, or let the operator raise max_queued",
+            )
         beside = self._open_beside(requester)
-        if beside >= self._capacity.open_tasks:
+        if beside + tasks > self._capacity.open_tasks:
             whose = "of its own" if requester == self._own_id else "of peers"
             raise TaskRejected(
                 f"this node has {beside} open tasks {whose}, and {self._capacity.open_tasks} is its limit",
@@ -502,6 +581,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         """Give up a task that the store will not save any more: it has failed for all who wait, and is unknown then."""
         before = self._records.pop(changes[0].record.id, None) or changes[0].record
         self._unsaved.pop(before.id, None)
+        self._families.remove(before.task)
         self._count_ended(before)
         self._room.unpark()
         failed = Failed(before.id, self._clock.now(), before.attempt, Failure.of(error.code, str(error)))
@@ -513,10 +593,15 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._count_ended(record)
         if self._room and record.requester == self._own_id:  # to unpark nobody costs as much as the rest of this
             self._room.unpark()
+        if record.result is not None and record.id in self.dependencies.awaited:
+            self.dependencies.complete(record.id)
         self._finished.add(record)
         self._forget(self._finished.surplus())
 
     def _count_ended(self, record: TaskRecord) -> None:
+        if record.task.depends_on:
+            for task_id in self.dependencies.drop(record.task):
+                self._finished.release(task_id)
         self._open -= 1
         usage = self._usage[record.requester]
         usage.tasks -= 1
@@ -527,17 +612,34 @@ class TaskManager(CheckpointedTasks, TaskService):
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
         gone = tuple(task_ids)
         for task_id in gone:
-            del self._records[task_id]
+            self._families.remove(self._records.pop(task_id).task)
         if gone:
             self._store.forget(gone)
 
     def _count_open(self, record: TaskRecord) -> None:
+        task = record.task
+        if task.depends_on:
+            self.dependencies.add(task, self._records.get)
+        if task.parent_id is not None:
+            self._families.add(task)
+        if task.metadata:
+            self._note_repetition(record)
         self._open += 1
         usage = self._usage.get(record.requester)
         if usage is None:
             usage = self._usage[record.requester] = Usage()
         usage.tasks += 1
         usage.payload_bytes += task_size(record.task)
+
+    def _note_repetition(self, record: TaskRecord) -> None:
+        """Let those who wait for a task that did not complete wait for this one, when its requester has it repeated."""
+        named = record.task.metadata.get(RETRY_OF)
+        repeated = self._latest(TaskId(named)) if isinstance(named, str) else None
+        if repeated is None or repeated.failure is None or repeated.requester != record.requester:
+            return
+        self.dependencies.repeat(record.id, repeated.id)
+        if record.result is not None and record.id in self.dependencies.awaited:
+            self.dependencies.complete(record.id)
 
 
 class _Waiter:
@@ -574,6 +676,14 @@ def _not_found(task_id: TaskId) -> TaskNotFound:
     return TaskNotFound(
         f"this node has no task {task_id}",
         remedy="Finished tasks are forgotten after a while; `peertask list` shows those that are kept",
+    )
+
+
+def _partly_known(known: int, tasks: int) -> TaskRejected:
+    return TaskRejected(
+        f"{known:,} of the {tasks:,} tasks of the graph are here already, and the others are not",
+        code=ErrorCode.CONFLICT,
+        remedy="Submit a graph once, as a whole; if it was here, some of it has ended and is forgotten",
     )
 
 

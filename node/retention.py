@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from node.config import MAX_QUEUED, RETENTION_BYTES, RETENTION_HOURS, RETENTION_RECORDS
@@ -33,37 +33,51 @@ class FinishedTasks:
 
     Args:
         capacity: how many are kept, and for how long.
+        needed: those that others still need; they are kept in any case, and do not count.
     """
 
-    def __init__(self, capacity: Capacity) -> None:
+    def __init__(self, capacity: Capacity, needed: Container[TaskId] = ()) -> None:
         self._capacity = capacity
+        self._needed = needed
         self._kept: deque[tuple[TaskId, int, int]] = deque()
+        self._set_aside: dict[TaskId, tuple[TaskId, int, int]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._kept) + len(self._set_aside)
 
     def add(self, record: TaskRecord) -> None:
         """Keep one more; `surplus` tells what is too much then."""
-        size = record_size(record)
-        self._kept.append((record.id, record.updated_at, size))
-        self._bytes += size
+        self._keep((record.id, record.updated_at, record_size(record)))
+
+    def release(self, task_id: TaskId) -> None:
+        """Take note that a task is not needed any more: from now on it is one of those that may be taken out."""
+        entry = self._set_aside.pop(task_id, None)
+        if entry is not None:
+            self._keep(entry)
 
     def surplus(self) -> Iterator[TaskId]:
         """Take out the oldest, until there is room for the others."""
         while len(self._kept) > self._capacity.finished_records or self._bytes > self._capacity.finished_bytes:
-            yield self._take_oldest()
+            yield from self._take_oldest()
 
     def expired(self, now: int) -> Iterator[TaskId]:
         """Take out those that ended longer ago than they are kept; `now` in milliseconds since the epoch."""
         oldest = now - self._capacity.finished_ms
         while self._kept and self._kept[0][1] < oldest:
-            yield self._take_oldest()
+            yield from self._take_oldest()
 
-    def _take_oldest(self) -> TaskId:
-        task_id, _, size = self._kept.popleft()
-        self._bytes -= size
-        return task_id
+    def _keep(self, entry: tuple[TaskId, int, int]) -> None:
+        self._kept.append(entry)
+        self._bytes += entry[2]
+
+    def _take_oldest(self) -> Iterator[TaskId]:
+        entry = self._kept.popleft()
+        self._bytes -= entry[2]
+        if entry[0] in self._needed:
+            self._set_aside[entry[0]] = entry
+        else:
+            yield entry[0]
 
 
 def record_size(record: TaskRecord) -> int:

@@ -31,6 +31,7 @@ from protocol.errors import (
     TaskNotFound,
     TaskRejected,
     TooLarge,
+    abbreviate,
 )
 from protocol.facts import (
     Cancelled,
@@ -206,6 +207,7 @@ __all__ = [
     "TooLarge",
     "Transition",
     "Verify",
+    "abbreviate",
     "advance",
     "begin",
     "decode_body",

@@ -54,6 +54,7 @@ class ErrorCode(StrEnum):
     INVALID_CONFIG = "INVALID_CONFIG"
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
     INTERNAL = "INTERNAL"
+    DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,9 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.INVALID_CONFIG: ErrorTraits(_O, False, False, "The configuration of the node is wrong."),
     ErrorCode.NODE_UNAVAILABLE: ErrorTraits(_O, True, False, "No running node answers at the data folder."),
     ErrorCode.INTERNAL: ErrorTraits(_W, False, True, "The node has a defect; its log has the details."),
+    ErrorCode.DEPENDENCY_FAILED: ErrorTraits(
+        Fault.NOBODY, False, False, "A task that this one depends on did not complete."
+    ),
 }
 
 

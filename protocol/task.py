@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, NewType, Self
+from typing import Annotated, Any, Literal, NewType, Self
 
 from pydantic import BeforeValidator, FailFast, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -52,6 +52,8 @@ JsonField = Annotated[JsonObject, BeforeValidator(check_json_object), Field(stri
 _UUID4 = re.compile(UUID4_PATTERN)
 # pydantic describes all errors or none, and each takes a kilobyte; nobody makes more by mistake than a task has fields.
 _MAX_DESCRIBED_ERRORS = 32
+# A sentence; only the list of all values of a field that has many is longer, and its beginning tells what it is.
+_MAX_REASON_CHARS = 240
 
 # A system call and a UUID object for each id cost a thirtieth of a no-op task, so the random digits of this many ids
 # are drawn at a time.
@@ -156,7 +158,9 @@ class Task:
         project: groups tasks for people and for checkpoints.
         session_id: groups the tasks of one conversation.
         persona: who should do it.
-        depends_on: tasks that must be complete before.
+        depends_on: tasks of the same requester at the same node that must be complete before.
+        on_failed_dependency: what becomes of it when one of those is not: it fails too, or goes on waiting.
+        parent_id: the task that this one is a part of; cancelling that one cancels this one.
         timeout_ms: how long one execution may take.
         retry: when it is tried again.
         metadata: free for the requester; ``traceparent`` is the W3C trace context.
@@ -173,6 +177,8 @@ class Task:
     session_id: Name | None = None
     persona: Name | None = None
     depends_on: Annotated[tuple[TaskIdField, ...], Field(max_length=MAX_DEPENDENCIES), FailFast()] = ()
+    on_failed_dependency: Literal["fail", "wait"] = "fail"
+    parent_id: TaskIdField | None = None
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True)] | None = None
     retry: RetryPolicy = DEFAULT_RETRY
     metadata: JsonField = Field(default_factory=dict)
@@ -238,5 +244,6 @@ def describe_invalid(error: ValidationError) -> str:
         return f"{error.error_count():,} fields are wrong"
     first = error.errors(include_url=False, include_context=False)[0]
     what = first["msg"].removeprefix("Value error, ")
+    what = what if len(what) <= _MAX_REASON_CHARS else what[:_MAX_REASON_CHARS] + "…"
     where = ".".join(str(part) for part in first["loc"]) or "the whole value"
     return f"field {where}: {what[:1].lower()}{what[1:]}, but got {abbreviate(first['input'])}"

@@ -107,7 +107,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 FIELDS = sorted(
     (
         *("id", "prompt", "sender", "timestamp", "kind", "params", "priority", "project", "session_id", "persona"),
-        *("depends_on", "timeout_ms", "retry", "metadata"),
+        *("depends_on", "on_failed_dependency", "parent_id", "timeout_ms", "retry", "metadata"),
     )
 )
 

@@ -14,6 +14,7 @@ import psutil
 import trio
 
 from node.app import open_node
+from node.bench.coordination import coordination
 from node.bench.costs import costs
 from node.bench.figures import (
     Figure,
@@ -241,4 +242,5 @@ SECTIONS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
     "costs": costs,
     "stores": stores,
     "placement": placement,
+    "coordination": coordination,
 }

@@ -68,6 +68,7 @@ _BY_ERROR_CODE: Final = {
     "INVALID_CONFIG": ExitCode.USAGE,
     "NODE_UNAVAILABLE": ExitCode.UNREACHABLE,
     "INTERNAL": ExitCode.DEFECT,
+    "DEPENDENCY_FAILED": ExitCode.FAILED,
 }
 
 ERROR_CODES: Final = tuple(_BY_ERROR_CODE)

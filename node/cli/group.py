@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "work": "Do the tasks of another node.",
     "send": "Have a task done, and print its result.",
     "map": "Have a task done for each line of a file.",
+    "submit": "Have tasks done that depend on each other.",
     "list": "List the tasks that a node knows.",
     "show": "Show one task and what has come of it.",
     "explain": "Tell why a task is where it is.",

@@ -1,4 +1,4 @@
-"""The progress bar of a map."""
+"""The progress bar of a map, and of a graph."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class MapProgress:
-    """How far a map is.
+    """How far a map is, or a graph.
 
     Attributes:
-        total: lines in all.
+        total: lines in all; of a graph, tasks.
         complete: lines that have a result.
         failed: lines that failed.
         known: lines that had a result before.
+        name: what it is called.
     """
 
     total: int
     complete: int = 0
     failed: int = 0
     known: int = 0
+    name: str = "map"
 
 
 @asynccontextmanager
@@ -78,7 +80,7 @@ def _bar(progress: MapProgress) -> tuple[Progress, TaskID]:
         auto_refresh=False,
         redirect_stdout=sys.stdout.isatty(),
     )
-    return bar, bar.add_task("map", total=progress.total, failed="")
+    return bar, bar.add_task(progress.name, total=progress.total, failed="")
 
 
 async def _redraw(bar: Progress, task: TaskID, progress: MapProgress) -> None:

@@ -95,7 +95,7 @@ def read_prompt(prompt: str) -> tuple[str, str]:
     Raises:
         InvalidTask: standard input is not UTF-8.
     """
-    return (_read_text(STDIN), "standard input") if prompt == STDIN else (prompt, "PROMPT")
+    return (read_text(STDIN), "standard input") if prompt == STDIN else (prompt, "PROMPT")
 
 
 def read_lines(source: str) -> list[str]:
@@ -105,10 +105,11 @@ def read_lines(source: str) -> list[str]:
         InvalidTask: it is not UTF-8.
         click.ClickException: it cannot be read.
     """
-    return [line.removesuffix("\r") for line in _read_text(source).removesuffix("\n").split("\n")]
+    return [line.removesuffix("\r") for line in read_text(source).removesuffix("\n").split("\n")]
 
 
-def _read_text(source: str) -> str:
+def read_text(source: str) -> str:
+    """Return what is in a file, or on standard input when it is called ``-``; raises as `read_lines` does."""
     try:
         content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
         return content.decode()

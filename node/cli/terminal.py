@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STATUS_STYLES: Final = {
     "pending": "yellow",
+    "blocked": "blue",
     "claimed": "yellow",
     "executing": "cyan",
     "cancelling": "magenta",

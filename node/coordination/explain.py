@@ -26,6 +26,9 @@ from protocol import (
     TaskStatus,
 )
 
+# More ids than a screen has lines help nobody.
+_MAX_NAMED = 10
+
 
 class Verdict(StrEnum):
     """What a worker is for a task."""
@@ -48,6 +51,7 @@ class Wait(StrEnum):
     RESULT = "result"
     STOP = "stop"
     NODE = "node"
+    DEPENDENCY = "dependency"
     BACKOFF = "backoff"
     PEER = "peer"
     WORKER = "worker"
@@ -143,6 +147,7 @@ class Situation:
         away: known peers without a session, with why, in words.
         draining: whether this node is stopping.
         now: milliseconds since the epoch.
+        awaited: what the task depends on and is not complete, with what is known of it.
     """
 
     roster: Roster
@@ -150,6 +155,7 @@ class Situation:
     away: Mapping[PeerId, str]
     draining: bool
     now: int
+    awaited: Sequence[tuple[TaskId, TaskRecord | None]] = ()
 
 
 def explain(record: TaskRecord, facts: Sequence[Fact], situation: Situation) -> Explanation:
@@ -321,8 +327,22 @@ def _full(record: TaskRecord, situation: Situation, candidates: Sequence[Candida
     return Reason(Wait.SLOT, "a free slot: every worker that can have it is full, or has just said that it is busy")
 
 
+def _dependencies(_record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
+    if not situation.awaited:
+        return None
+    shown = [f"{task_id} ({_standing(record)})" for task_id, record in situation.awaited[:_MAX_NAMED]]
+    more = len(situation.awaited) - len(shown)
+    text = f"{', '.join(shown)}{f' and {more:,} more' if more else ''}, whose results it needs"
+    return Reason(Wait.DEPENDENCY, text)
+
+
+def _standing(record: TaskRecord | None) -> str:
+    return "forgotten" if record is None else record.status.value
+
+
 HINDRANCES: tuple[Callable[[TaskRecord, Situation, Sequence[Candidate]], Reason | None], ...] = (
     _stopping,
+    _dependencies,
     _back_off,
     _nobody,
     _full,

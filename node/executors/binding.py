@@ -6,7 +6,8 @@ A function names what it wants:
   likewise; `Persona` and ``persona`` get who does the task, None when it names nobody; one named ``params`` gets all of
   the task's params as a dict;
 - of the others, the one named ``prompt``, or else the very first parameter, gets the prompt;
-- every further one gets the value of the task's params under its name, and ``**kwargs`` the rest of them.
+- every further one gets the value of the task's params under its name, and ``**kwargs`` the rest of them. So one named
+  ``inputs`` gets the results of the tasks that this one depends on; a function need not take them.
 
 So ``def f(text)``, ``def f(prompt, width=80)``, ``def f(task: Task)`` and ``def f(prompt, *, language, execution:
 Execution)`` all mean what they seem to. Values come as JSON has them; they are not converted to what is annotated.
@@ -20,6 +21,7 @@ from enum import Enum
 from inspect import Parameter
 from typing import Any, NamedTuple
 
+from node.coordination.dependencies import INPUTS
 from node.interfaces import Execution
 from node.personas import Persona
 from protocol import ErrorCode, InvalidTask, JsonObject, PeertaskError, Task
@@ -115,7 +117,7 @@ class Binding:
             return frozenset(params.keys() & self._sources.keys())
         if any(self.takes(source) for source in (Source.TASK, Source.EXECUTION, Source.PARAMS)):
             return frozenset()
-        return frozenset(params.keys() - self._params)
+        return frozenset(params.keys() - self._params - {INPUTS})
 
     def _refuse_nameless(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:

@@ -7,14 +7,19 @@ import trio
 from node.coordination.receipts import result_of
 from node.executors.remote import RemoteDelegate
 from node.interfaces import Delegation, Outcome, Receipted
-from protocol import ErrorCode, PeerId, PeertaskError, Receipt, TaskRecord
+from protocol import ErrorCode, PeerId, PeertaskError, Receipt, Task, TaskRecord
 
 # A peer answers from memory; it is frozen, or busy beyond use, when that takes longer.
 ANSWER_S = 10.0
 
 
-async def request_receipt(remote: RemoteDelegate, record: TaskRecord) -> Receipt:
+async def request_receipt(remote: RemoteDelegate, record: TaskRecord, task: Task | None = None) -> Receipt:
     """Ask the holder of a task that is complete for its receipt, and return it when it fits the task and the result.
+
+    Args:
+        remote: the way to the holder.
+        record: of the task.
+        task: as the holder got it, when that is not as it was submitted.
 
     Raises:
         IllegalTransition: the task is not complete.
@@ -22,7 +27,7 @@ async def request_receipt(remote: RemoteDelegate, record: TaskRecord) -> Receipt
             task; BUSY, when somebody else is asking; PROTOCOL, when what it answers does not fit; TIMEOUT.
     """
     result = result_of(record)
-    request = _Request(record)
+    request = _Request(record, task or record.task)
     with trio.move_on_after(ANSWER_S):
         remote.attach(request)
         await request.answered.wait()
@@ -49,8 +54,8 @@ class _Request(Delegation):
 
     __slots__ = ("answered", "attempt", "holder", "outcome", "task")
 
-    def __init__(self, record: TaskRecord) -> None:
-        self.task = record.task
+    def __init__(self, record: TaskRecord, task: Task) -> None:
+        self.task = task
         self.attempt = record.attempt
         self.holder = record.holder or PeerId("")
         self.answered = trio.Event()

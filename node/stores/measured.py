@@ -79,12 +79,19 @@ class MeasuredStore(Store):
 
     def append(self, changes: Sequence[Change]) -> None:
         """Hand changes to the other store, and note when."""
+        self._append(changes, self._inner.append)
+
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Hand new tasks to the other store, and note when."""
+        self._append(changes, self._inner.append_new)
+
+    def _append(self, changes: Sequence[Change], append: Callable[[Sequence[Change]], None]) -> None:
         in_line = len(self._begun)
         self._begun.append((self._timer(), changes))
         if self._tracer is not None:
             self._spans.extend(self._start_span(self._tracer, change) for change in changes)
         try:
-            self._inner.append(changes)
+            append(changes)
         except BaseException:
             if len(self._begun) > in_line:  # else it is committed, and whoever was told of it has failed
                 self._take_back(len(changes))

@@ -67,6 +67,18 @@ class MemoryStore(Store):
             self._keep_facts(task_id, changes)
         self._committed(changes)
 
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Keep the first changes of several tasks, and call `committed` with them; raises as `append` does."""
+        if self._committed is None:
+            raise PeertaskError("the memory store is not open", code=ErrorCode.STORE_FAILED)
+        for record, _ in changes:
+            if record.id in self._records:
+                raise _conflict(record, self._records[record.id])
+        for record, fact in changes:
+            self._records[record.id] = record
+            self._facts[record.id] = [fact]
+        self._committed(changes)
+
     def _keep_facts(self, task_id: TaskId, changes: Sequence[Change]) -> None:
         facts = self._facts.get(task_id)
         if facts is None:

@@ -28,6 +28,7 @@ class HeldStore(Store):
 
     def __init__(self) -> None:
         self.held: deque[Change] = deque()
+        self._together: dict[TaskId, int] = {}
         self._saved = MemoryStore()
         self._holding = False
         self._crashed = False
@@ -58,9 +59,13 @@ class HeldStore(Store):
         self._holding = True
 
     def commit(self, count: int = 1) -> None:
-        """Save so many of the changes that wait, the oldest first."""
+        """Save so many of the changes that wait, the oldest first; those that came together count as one."""
         for _ in range(count):
-            self._saved.append((self.held.popleft(),))
+            together = self._together.pop(self.held[0].record.id, 0)
+            if together:
+                self._saved.append_new([self.held.popleft() for _ in range(together)])
+            else:
+                self._saved.append((self.held.popleft(),))
 
     def release(self) -> None:
         """Save everything that waits, and commit at once from now on."""
@@ -77,6 +82,7 @@ class HeldStore(Store):
         self._crashed = True
         self._commit_first(but)
         self.held.clear()
+        self._together.clear()
 
     def _commit_first(self, changes: int) -> None:
         left = len(self.held) - changes
@@ -113,6 +119,20 @@ class HeldStore(Store):
             self.held.extend(changes)
         else:
             self._saved.append(changes)
+
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Take new tasks in; see `Store.append_new`."""
+        if self._crashed:
+            return
+        for record, _ in changes:
+            if record.id in self._last_seqs:
+                raise PeertaskError(f"task {record.id} is kept already", code=ErrorCode.CONFLICT)
+        self._last_seqs.update((record.id, record.seq) for record, _ in changes)
+        if self._holding:
+            self._together[changes[0].record.id] = len(changes)
+            self.held.extend(changes)
+        else:
+            self._saved.append_new(changes)
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record that is saved, the oldest first."""

@@ -60,6 +60,7 @@ async def check_store(open_store: Callable[[], Store], reopen: Callable[[Store],
     await _check_facts(open_store())
     await _check_forget(open_store())
     await _check_reopening(open_store(), reopen)
+    await _check_new_together(open_store(), reopen)
 
 
 async def _check_commits(store: Store) -> None:
@@ -78,14 +79,30 @@ async def _check_commits(store: Store) -> None:
 async def _check_conflicts(store: Store) -> None:
     first, second, third, *_ = _history(_finished_life(_task()))
     async with _running(store) as commits:
-        _expect_conflict(store, [second], "a first record has seq 1")
+        _expect_conflict(store.append, [second], "a first record has seq 1")
         store.append((first,))
-        _expect_conflict(store, [first], "a fact is not taken in twice")
-        _expect_conflict(store, [third], "no fact is left out")
-        _expect_conflict(store, [first, second], "of several changes all are taken in, or none")
+        _expect_conflict(store.append, [first], "a fact is not taken in twice")
+        _expect_conflict(store.append, [third], "no fact is left out")
+        _expect_conflict(store.append, [first, second], "of several changes all are taken in, or none")
         store.append((second, third))
     promise(commits.changes == [first, second, third], "what is refused with CONFLICT is not committed")
     promise(await _loaded(store) == [third.record], "what is refused with CONFLICT is not kept")
+
+
+async def _check_new_together(store: Store, reopen: Callable[[Store], Store]) -> None:
+    births = [_history(_waiting_life(_task(number)))[0] for number in range(MANY_TASKS)]
+    known, fresh = births[0], _history(_waiting_life(_task(MANY_TASKS)))[0]
+    async with _running(store) as commits:
+        store.append_new(births)
+        for refused in ([fresh, known], [known, fresh]):
+            _expect_conflict(store.append_new, refused, "a task that is kept is not new")
+        await commits.wait_for(len(births))
+        promise(len(await _loaded(store)) == len(births), "of new tasks of which one is kept, none is taken in")
+        store.append_new((fresh,))
+    promise(commits.changes == [*births, fresh], "new tasks that come together are committed in their order")
+    store = reopen(store)
+    async with _running(store):
+        await _check_loaded(store, [change.record for change in (*births, fresh)])
 
 
 async def _check_load(store: Store) -> None:
@@ -144,9 +161,9 @@ async def _check_loaded(store: Store, records: list[TaskRecord]) -> None:
     promise(loaded == records, "the last record of each task is loaded, without loss, the oldest created_at first")
 
 
-def _expect_conflict(store: Store, changes: Sequence[Change], text: str) -> None:
+def _expect_conflict(append: Callable[[Sequence[Change]], None], changes: Sequence[Change], text: str) -> None:
     try:
-        store.append(changes)
+        append(changes)
     except PeertaskError as error:
         promise(error.code is ErrorCode.CONFLICT, f"{text}: CONFLICT says so, and not {error.code}")
     else:

@@ -277,3 +277,80 @@ def test_options_that_do_not_go_together_are_refused(shared_stage: Stage, argume
 def peers(stage: Stage) -> list[list[str]]:
     """The cells of `peertask peers` at the local node."""
     return [line.split("\t") for line in stage.run("peers", "--data", "local").lines]
+
+
+GRAPH = """
+[defaults]
+kind = "echo"
+
+[tasks.report]
+prompt = "the report"
+depends_on = ["summary", "title"]
+
+[tasks.text]
+prompt = "the text"
+
+[tasks.summary]
+prompt = "a summary"
+depends_on = ["text"]
+parent_id = "report"
+
+[tasks.title]
+prompt = "a title"
+depends_on = ["text"]
+parent_id = "report"
+"""
+
+
+def test_submit_has_a_graph_done_and_tells_how_each_task_ended(shared_stage: Stage, local: NodeProcess) -> None:
+    """Names in the file, lines as they end, and the same as JSON; without --wait the ids, at once."""
+    # covers COORD-1, COORD-3
+    (shared_stage.folder / "graph.toml").write_text(GRAPH)
+    submit = ("submit", "--data", "local", str(shared_stage.folder / "graph.toml"))
+    done = shared_stage.run(*submit, "--wait")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split("\t") for line in done.lines]
+    assert sorted(name for name, _, _ in lines[1:3]) == ["summary", "title"]
+    assert (lines[0], lines[3]) == (["text", "complete", "the text"], ["report", "complete", "the report"])
+    told = shared_stage.run(*submit, "--wait", "--json").json()
+    assert {task["name"]: task["result"] for task in told}["report"] == "the report"
+    ids = {task["name"]: task["task_id"] for task in shared_stage.run(*submit, "--json").json()}
+    assert list(ids) == ["report", "text", "summary", "title"]
+    ended = {task["name"]: task["task_id"] for task in told}
+    shown = shared_stage.run("show", "--data", "local", ended["report"])
+    assert "children   2 of 2 complete, 0 failed, 0 cancelled, 100% done" in shown.out
+
+
+def test_a_graph_that_fails_says_so_and_a_blocked_task_shows_what_it_waits_for(
+    shared_stage: Stage, local: NodeProcess
+) -> None:
+    """The exit code is that of a failed task; what is patient waits, and `list` and `show` say so."""
+    # covers COORD-19
+    graph = {
+        "tasks": {
+            "slow": {"prompt": "too slow", "timeout_ms": 20, "retry": {"attempts": 1}},
+            "next": {"prompt": "next", "depends_on": ["slow"]},
+        }
+    }
+    done = shared_stage.run("submit", "--data", "local", "--wait", "--json", "-", stdin=json.dumps(graph))
+    assert done.code == 1
+    slow, after = done.json()
+    assert (slow["status"], slow["failure"]["code"]) == ("failed", "TIMEOUT")
+    assert (after["status"], after["failure"]["code"]) == ("failed", "DEPENDENCY_FAILED")
+    patient = {"tasks": {"late": {"prompt": "x", "depends_on": [slow["task_id"]], "on_failed_dependency": "wait"}}}
+    (told,) = shared_stage.run("submit", "--data", "local", "--json", "-", stdin=json.dumps(patient)).json()
+    (listed,) = shared_stage.run("list", "--data", "local", "--status", "pending").lines[1:]
+    assert listed.split("\t")[:2] == [told["task_id"], "blocked"]
+    shown = shared_stage.run("show", "--data", "local", told["task_id"]).out
+    assert "status     blocked" in shown
+    assert f"waits for  {slow['task_id']}  failed  slow" in shown
+    assert shared_stage.run("cancel", "--data", "local", told["task_id"]).code == 0
+
+
+def test_a_graph_with_a_cycle_is_refused_with_its_path(shared_stage: Stage, local: NodeProcess) -> None:
+    """By the names of the file, as a mistake of usage."""
+    # covers COORD-20
+    graph = {"tasks": {"a": {"prompt": "1", "depends_on": ["b"]}, "b": {"prompt": "2", "depends_on": ["a"]}}}
+    refused = shared_stage.run("submit", "--data", "local", "-", stdin=json.dumps(graph))
+    assert refused.code == 2
+    assert "cycle: a → b → a" in refused.err or "cycle: b → a → b" in refused.err

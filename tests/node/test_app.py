@@ -106,6 +106,38 @@ async def test_a_map_yields_results_as_they_come() -> None:
             assert (await anext(one)).record.status is TaskStatus.COMPLETE
 
 
+async def test_a_graph_is_submitted_by_name_and_its_results_reach_functions() -> None:
+    """A function that takes inputs gets them in the order of naming; one that does not is called as ever."""
+    # covers COORD-1, COORD-3
+    async with nodes(ScriptedExecutor()) as (ann, ben):
+
+        @ben.task("count", safe=True)
+        def count(prompt: str) -> str:
+            return str(len(prompt))
+
+        @ann.task("add")
+        def add(prompt: str, inputs: dict[str, str]) -> str:
+            return f"{prompt} {' '.join(inputs.values())}"
+
+        ids = await ann.submit_graph(
+            {
+                "sum": {"prompt": "sum:", "kind": "add", "depends_on": ["long", "short"]},
+                "short": {"prompt": "ab", "kind": "count", "to": ben.peer_id, "parent_id": "sum"},
+                "long": {"prompt": "abcd", "kind": "count", "depends_on": ["short"], "to": ben.peer_id, "timeout": 60},
+            }
+        )
+        assert (await ann.result(ids["sum"])).result == "sum: 4 2"
+        assert ann.get_task(ids["long"]).task.metadata["title"] == "long"
+        assert (await ann.receipt(ids["long"])).executor == ben.peer_id
+        with pytest.raises(InvalidTask, match=r"there is no task 'shrt'.*Did you mean 'short'"):
+            await ann.submit_graph({"short": {"prompt": "a"}, "sum": {"prompt": "b", "depends_on": ["shrt"]}})
+        with pytest.raises(InvalidTask, match=r"cycle: (a → b → a|b → a → b)"):
+            await ann.submit_graph(
+                {"a": {"prompt": "a", "depends_on": ["b"]}, "b": {"prompt": "b", "depends_on": ["a"]}}
+            )
+        assert ann.manager.open_tasks == 0
+
+
 async def test_a_task_can_be_watched_and_cancelled() -> None:
     """Its facts come until the last."""
     executor = ScriptedExecutor().on("hang", Hang())

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from node.bench import coordination
 from node.bench.figures import (
     Bound,
     Figure,
@@ -107,10 +108,12 @@ async def test_an_unknown_section_is_refused_before_anything_is_measured() -> No
     assert all(name in str(caught.value) for name in SECTIONS)
 
 
-@pytest.mark.parametrize("section", ["latency", "throughput", "calls", "costs"])
-async def test_a_section_measures_between_two_processes(section: str) -> None:
+@pytest.mark.parametrize("section", ["latency", "throughput", "calls", "costs", "coordination"])
+async def test_a_section_measures_between_two_processes(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each figure of a section has a positive value and, where its bound needs one, a floor of the same run."""
     # covers CORE-33, CORE-35
+    monkeypatch.setattr(coordination, "PENDING_TASKS", 200)
+    monkeypatch.setattr(coordination, "GRAPH_TASKS", 20)
     measured = [found async for found in figures([section], TINY_S)]
     assert measured
     for found in measured:

@@ -10,7 +10,7 @@ from node.interfaces import EnqueueRequest
 from node.manager import TaskManager
 from node.testing import TEST_PEER, TrioClock
 from node.testing.sqlite import FakeSqliteDatabase
-from protocol import InvalidTask
+from protocol import Claimed, Completed, InvalidTask, Started, TaskNotFound, TaskResult
 
 # covers COORD-15, COORD-16, COORD-47
 
@@ -46,3 +46,24 @@ async def test_a_persona_that_cannot_be_one_is_refused(database: FakeSqliteDatab
         with pytest.raises(InvalidTask, match="field persona"):
             await coordinator.enqueue_task(EnqueueRequest(title="t", description="d", persona_id="not a name"))
         assert manager.list_tasks() == []
+
+
+async def test_dependencies_are_judged_by_number(database: FakeSqliteDatabase) -> None:
+    """Known and each once: valid. Satisfied: all complete, and a task that depends on nothing is."""
+    # covers COORD-45
+    manager = TaskManager(database, TrioClock(), Feed(), own_id=TEST_PEER)
+    async with manager.running():
+        coordinator = TaskCoordinator(manager, database)
+        first = manager.create_task("first")
+        last = manager.create_task("last", depends_on=(first.id,))
+        await manager.wait_saved(last.id)
+        numbers = [await database.number_of(task.id) or 0 for task in (first, last)]
+        for ids, valid in (([], True), (numbers, True), ([numbers[0]] * 2, False), ([*numbers, 999], False)):
+            assert await coordinator.validate_dependencies(ids) is valid
+        assert [await coordinator.are_dependencies_satisfied(number) for number in numbers] == [True, False]
+        result = TaskResult(first.id, "done", 1)
+        manager.apply(Claimed(first.id, 1, 1, TEST_PEER, 9), Started(first.id, 1, 1), Completed(first.id, 1, 1, result))
+        await manager.wait(first.id)
+        assert await coordinator.are_dependencies_satisfied(numbers[1])
+        with pytest.raises(TaskNotFound, match="number 999"):
+            await coordinator.are_dependencies_satisfied(999)

@@ -232,13 +232,6 @@ async def test_a_uuid_belongs_to_one_task_of_one_requester(bench: Bench) -> None
     assert len(bench.told) == 1
 
 
-async def test_tasks_that_depend_on_others_are_refused_in_words(bench: Bench) -> None:
-    """What this version cannot do is not silently left out."""
-    with pytest.raises(InvalidTask, match=r"depends_on.*Submit a task when"):
-        bench.submit(depends_on=(new_task_id(),))
-    assert bench.manager.open_tasks == 0
-
-
 async def test_a_full_node_is_busy_and_says_when_to_come_back() -> None:
     """Only what is new is refused: a known task is returned, and room is there as soon as one ends."""
     async with running(open_tasks=2) as bench:

@@ -176,6 +176,17 @@ VECTOR_FRAMES["submit"]["with codes to retry on"] = Submit(
         retry=RetryPolicy(retry_on=(ErrorCode.EXECUTION_FAILED, ErrorCode.TIMEOUT)),
     )
 )
+VECTOR_FRAMES["submit"]["of a part that waits"] = Submit(
+    Task(
+        id=TASK_ID,
+        prompt="Hello",
+        sender=ALICE,
+        timestamp=NOON,
+        depends_on=(OTHER_ID,),
+        on_failed_dependency="wait",
+        parent_id=TaskId("9c1f0a52-6d7e-4b38-8f21-3e4d5c6b7a80"),
+    )
+)
 """What the vectors hold: by type, then by name."""
 
 CLAIMED = Claimed(TASK_ID, NOON + 1, 1, BOB, NOON + 30_000)

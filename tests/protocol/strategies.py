@@ -79,6 +79,8 @@ tasks = st.builds(
     session_id=st.none() | names,
     persona=st.none() | names,
     depends_on=st.lists(task_ids, max_size=3).map(tuple),
+    on_failed_dependency=st.sampled_from(["fail", "wait"]),
+    parent_id=st.none() | task_ids,
     timeout_ms=st.none() | st.integers(1, 86_400_000),
     retry=retry_policies,
     metadata=json_objects,

@@ -108,6 +108,8 @@ WRONG: dict[str, list[object]] = {
     "session_id": ["", "a b", 5],
     "persona": ["", "a b", 5],
     "depends_on": [None, "x", ["x"], [TASK_ID] * 1025, {TASK_ID: 1}, [None]],
+    "on_failed_dependency": ["", "ignore", None, 5],
+    "parent_id": ["", "x", TASK_ID.upper(), 5],
     "timeout_ms": [0, -1, 86_400_001, "5", True, 1.0],
     "retry": [None, 3, {"attempts": 0}, {"attempts": 101}, {"attempts": "3"}, {"attempts": True}],
     "metadata": [None, [], {"a": float("nan")}, {"\ud800": 1}],

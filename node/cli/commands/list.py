@@ -115,7 +115,7 @@ def _tell(tasks: tuple[TaskSummary, ...]) -> None:
     rows = (
         (
             task.id,
-            task.status.value,
+            "blocked" if task.blocked else task.status.value,
             task.kind,
             short_peer(task.requester),
             short_peer(task.holder),

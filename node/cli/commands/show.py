@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from node.gateways.http.client import ControlClient
     from node.gateways.http.response_models import TaskSummary, TaskView
     from protocol import TaskId
+
+
+# A screen has room for the rest too.
+_MAX_SHOWN = 10
 
 
 @click.command(
@@ -105,9 +110,11 @@ def _lines(task: TaskView, waits_for: str = "", retry: TaskSummary | None = None
 
     yield f"task       {task.id}"
     progress = f", {task.progress:.0%}" if task.progress else ""
-    yield f"status     {task.status.value}{progress} {task.progress_message}".rstrip()
+    status = "blocked" if task.blocked else task.status.value
+    yield f"status     {status}{progress} {task.progress_message}".rstrip()
     if waits_for:
         yield f"waits for  {waits_for}"
+    yield from _relatives(task)
     yield f"kind       {task.kind}, priority {task.priority}, project {task.project}"
     if task.persona:
         yield f"persona    {task.persona}"
@@ -129,6 +136,21 @@ def _lines(task: TaskView, waits_for: str = "", retry: TaskSummary | None = None
             yield f"  artifact {artifact.name}: {artifact.media_type}, {len(artifact.content):,} characters"
     if task.failure is not None:
         yield from ("", f"failure {task.failure.code.value}", _indented(task.failure.message))
+
+
+def _relatives(task: TaskView) -> Iterator[str]:
+    for label, awaited in zip_longest(("waits for",), task.waits_for[:_MAX_SHOWN], fillvalue=None):
+        if awaited is not None:
+            status = "not kept any more" if awaited.status is None else awaited.status.value
+            yield f"{label or '':<10} {awaited.id}  {status}  {awaited.title or ''}".rstrip()
+    if len(task.waits_for) > _MAX_SHOWN:
+        yield f"           and {len(task.waits_for) - _MAX_SHOWN:,} more"
+    if task.parent_id is not None:
+        yield f"part of    {task.parent_id}"
+    children = task.children
+    if children.total:
+        lost = f", {children.failed:,} failed, {children.cancelled:,} cancelled"
+        yield f"children   {children.complete:,} of {children.total:,} complete{lost}, {children.progress:.0%} done"
 
 
 def _indented(text: str) -> str:

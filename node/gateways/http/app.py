@@ -19,7 +19,7 @@ from node.gateways.http.gateway import Call, Gateway, Reply
 from node.gateways.http.limits import ENVELOPE_BYTES
 from node.gateways.http.openapi import OPENAPI_PATH, openapi_document
 from node.gateways.http.operations import OPERATIONS, Operation
-from node.gateways.http.request_models import BatchRequest, TaskRequest
+from node.gateways.http.request_models import BatchRequest, GraphRequest, TaskRequest
 from protocol import ErrorCode, PeertaskError, TaskResult, TooLarge
 
 _NOT_FOUND: Final = 404
@@ -98,7 +98,7 @@ def _checked(model: type[BaseModel], part: str, given: dict[str, str] | bytes) -
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
-        about_tasks = model in {TaskRequest, BatchRequest}
+        about_tasks = model in {TaskRequest, BatchRequest, GraphRequest}
         code = ErrorCode.INVALID_TASK if about_tasks else ErrorCode.PROTOCOL
         raise refuse_invalid(error, part, ", ".join(model.model_fields), code) from None
 

@@ -23,6 +23,7 @@ from node.gateways.http.response_models import (
     ErrorView,
     EventView,
     ExplanationView,
+    GraphView,
     HealthView,
     LaggedView,
     NodeView,
@@ -131,6 +132,14 @@ class ControlClient:
                 elif item.error is not None:
                     became.append(item.error.to_error())
         return became
+
+    async def submit_graph(self, tasks: Sequence[JsonObject]) -> tuple[TaskId, ...]:
+        """Have tasks that depend on each other taken in, all or none; each is a body as for one.
+
+        Returns:
+            Their ids, in their order.
+        """
+        return (await self._ask(GraphView, "POST", "/v1/tasks:graph", body={"tasks": [*tasks]})).task_ids
 
     async def get(self, task_id: TaskId, wait_s: float = 0.0) -> TaskView:
         """Return a task, after its end when it comes within `wait_s` seconds, 60 at most."""

@@ -22,6 +22,7 @@ STATUS_OF: Final[dict[ErrorCode, int]] = {
     ErrorCode.CANCELLED: 410,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.NO_EXECUTOR: 422,
+    ErrorCode.DEPENDENCY_FAILED: 424,
     ErrorCode.BUSY: 429,
     ErrorCode.INVALID_CONFIG: 500,
     ErrorCode.INTERNAL: 500,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from node.gateways.http.events import KEEP_ALIVE_S
 from node.gateways.http.limits import SAVE_PATIENCE_S
 from node.gateways.http.node_control import NodeControl
 from node.gateways.http.request_models import Submission
-from node.interfaces import Change, Clock, TaskService
+from node.interfaces import Change, Clock, GraphTask, TaskService
 from protocol import (
     MAX_PAYLOAD_BYTES,
     ErrorCode,
@@ -129,6 +129,26 @@ class Gateway:
             InvalidTask: names the field that is wrong, and its limit.
             PeertaskError: as `TaskService.submit` does.
         """
+        one = self._placed(submission, target, traceparent)
+        return self.service.submit(
+            one.task, requester=PeerId(one.task.sender), target=one.target, deadline=one.deadline
+        )
+
+    async def submit_graph(self, submissions: Sequence[Submission], traceparent: str | None) -> list[TaskRecord]:
+        """Take tasks that depend on each other in, all or none, as asked by this node.
+
+        Raises:
+            InvalidTask: names what is wrong.
+            PeertaskError: as `TaskService.submit_graph` does.
+        """
+        graph = []
+        for submission in submissions:
+            await trio.lowlevel.checkpoint()  # ten thousand of them would hold the node up
+            await self.check_persona(submission.persona)
+            graph.append(self._placed(submission, await self.target(submission.to), traceparent))
+        return self.service.submit_graph(graph, requester=self.node.info().peer_id)
+
+    def _placed(self, submission: Submission, target: PeerId | None, traceparent: str | None) -> GraphTask:
         now = self.clock.now()
         own_id = self.node.info().peer_id
         fields = {name: value for name, value in submission.task_fields().items() if value is not None}
@@ -139,7 +159,7 @@ class Gateway:
             fields["metadata"] = {_TRACEPARENT: trace, **fields.get("metadata", {})}
         task = Task.new(**{**fields, "sender": own_id, "timestamp": first.timestamp if first else now})
         deadline = None if submission.timeout_s is None else now + round(submission.timeout_s * 1000)
-        return self.service.submit(task, requester=own_id, target=target, deadline=deadline)
+        return GraphTask(task, target, deadline)
 
     def _first_time(self, task_id: str | None) -> Task | None:
         try:

@@ -16,6 +16,7 @@ from node.gateways.http.request_models import (
     ConnectRequest,
     EventsQuery,
     FeedQuery,
+    GraphRequest,
     ListQuery,
     RetryTasksRequest,
     TaskRequest,
@@ -24,6 +25,7 @@ from node.gateways.http.request_models import (
 from node.gateways.http.response_models import (
     BatchView,
     ExplanationView,
+    GraphView,
     HealthView,
     NodeView,
     PeerList,
@@ -112,6 +114,19 @@ OPERATIONS: Final = (
         handler=task_handlers.retry_tasks,
         body=RetryTasksRequest,
         answers={200: BatchView},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks:graph",
+        name="submitGraph",
+        summary="Take tasks that depend on each other in, all or none.",
+        details="Up to 10,000 tasks with up to 100,000 dependencies, in any order; `depends_on` and `parent_id` name"
+        " tasks of the graph or of the node. They are saved together, and none begins before that. The same graph again"
+        " is the one of the first time.",
+        handler=task_handlers.submit_graph,
+        body=GraphRequest,
+        answers={202: GraphView},
+        errors=(409, 413, 429, 502, 503),
     ),
     Operation(
         method="GET",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
+from node.coordination.dependencies import MAX_GRAPH_TASKS
 from node.gateways.http.limits import DEFAULT_LISTED, MAX_BATCH, MAX_DEADLINE_S, MAX_LISTED, MAX_WAIT_S
 from node.interfaces import TaskFilter
 from protocol import (
@@ -100,6 +101,13 @@ class RetryTasksRequest(_Request):
 
     tasks: Annotated[list[TaskIdField], Field(min_length=1, max_length=MAX_BATCH)]
     """Each failed or was cancelled, and was asked for by this node; each is taken or refused on its own."""
+
+
+class GraphRequest(_Request):
+    """Tasks that depend on each other."""
+
+    tasks: Annotated[list[TaskRequest], Field(min_length=1, max_length=MAX_GRAPH_TASKS)]
+    """The tasks, in any order; all are accepted, or none is."""
 
 
 class ConnectRequest(_Request):

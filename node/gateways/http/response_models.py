@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
@@ -50,6 +51,10 @@ class TaskSummary(_Response):
     project: str
     session_id: str | None
     persona: str | None
+    parent_id: TaskId | None
+    """The task that it is a part of."""
+    blocked: bool
+    """Whether it is pending because it waits for other tasks."""
     priority: int
     sender: PeerId
     requester: PeerId
@@ -82,9 +87,51 @@ class TaskSummary(_Response):
     """The number of its last fact."""
 
     @classmethod
-    def of(cls, record: TaskRecord) -> Self:
+    def of(cls, record: TaskRecord, *, blocked: bool = False) -> Self:
         """Describe a record."""
-        return cls.model_validate(_summary(record))
+        return cls.model_validate({**_summary(record), "blocked": blocked})
+
+
+class AwaitedView(_Response):
+    """A task that another one waits for."""
+
+    id: TaskId
+    title: str | None
+    """What people call it."""
+    status: TaskStatus | None
+    """Null when it is not kept any more."""
+
+    @classmethod
+    def of(cls, task_id: TaskId, record: TaskRecord | None) -> Self:
+        """Describe what a task waits for."""
+        title = None if record is None else record.task.metadata.get("title")
+        status = None if record is None else record.status
+        return cls(id=task_id, title=title if isinstance(title, str) else None, status=status)
+
+
+class ChildrenView(_Response):
+    """How far the children of a task are."""
+
+    total: int
+    """As many as are kept."""
+    complete: int
+    failed: int
+    cancelled: int
+    progress: float
+    """The fraction done of all of them together, 0 to 1."""
+
+    @classmethod
+    def of(cls, records: Sequence[TaskRecord]) -> Self:
+        """Describe children."""
+        ended = Counter(record.status for record in records)
+        done = sum(1.0 if record.terminal else record.progress for record in records)
+        return cls(
+            total=len(records),
+            complete=ended[TaskStatus.COMPLETE],
+            failed=ended[TaskStatus.FAILED],
+            cancelled=ended[TaskStatus.CANCELLED],
+            progress=done / len(records) if records else 0.0,
+        )
 
 
 class TaskView(TaskSummary):
@@ -93,6 +140,12 @@ class TaskView(TaskSummary):
     prompt: str
     params: JsonObject
     depends_on: tuple[TaskId, ...]
+    on_failed_dependency: Literal["fail", "wait"]
+    """What becomes of it when a task that it depends on fails."""
+    waits_for: tuple[AwaitedView, ...]
+    """What it depends on and is not complete."""
+    children: ChildrenView
+    """The tasks that name it as their parent."""
     timeout_ms: int | None
     """How long one execution may take."""
     retry: RetryPolicy
@@ -103,15 +156,26 @@ class TaskView(TaskSummary):
     """Set when the status is complete."""
 
     @classmethod
-    def of(cls, record: TaskRecord) -> Self:
-        """Describe a record."""
+    def of(
+        cls,
+        record: TaskRecord,
+        *,
+        blocked: bool = False,
+        waits_for: Sequence[tuple[TaskId, TaskRecord | None]] = (),
+        children: Sequence[TaskRecord] = (),
+    ) -> Self:
+        """Describe a record, with what it waits for and its children."""
         task = record.task
         return cls.model_validate(
             {
                 **_summary(record),
+                "blocked": blocked,
                 "prompt": task.prompt,
                 "params": task.params,
                 "depends_on": task.depends_on,
+                "on_failed_dependency": task.on_failed_dependency,
+                "waits_for": [AwaitedView.of(*awaited) for awaited in waits_for],
+                "children": ChildrenView.of(children),
                 "timeout_ms": task.timeout_ms,
                 "retry": task.retry,
                 "metadata": task.metadata,
@@ -170,6 +234,13 @@ class BatchView(_Response):
     """What became of the tasks of a batch, in their order."""
 
     results: tuple[BatchItem, ...]
+
+
+class GraphView(_Response):
+    """A graph that was taken in."""
+
+    task_ids: tuple[TaskId, ...]
+    """The ids of its tasks, in their order."""
 
 
 class EventView(_Response):
@@ -406,6 +477,7 @@ def _summary(record: TaskRecord) -> dict[str, Any]:
         "project": task.project,
         "session_id": task.session_id,
         "persona": task.persona,
+        "parent_id": task.parent_id,
         "priority": task.priority,
         "sender": task.sender,
         "requester": record.requester,

@@ -18,6 +18,7 @@ from node.gateways.http.response_models import (
     ErrorBody,
     EventView,
     ExplanationView,
+    GraphView,
     LaggedView,
     ReceiptView,
     TaskList,
@@ -37,7 +38,7 @@ async def submit(gateway: Gateway, call: Call) -> Reply:
     await gateway.check_persona(call.body.persona)
     target = await gateway.target(call.body.to)
     record = await gateway.saved(gateway.submit(call.body, target, call.headers.get("traceparent")))
-    return _view(await gateway.ended(record.id, call.query.wait))
+    return _reply(gateway, await gateway.ended(record.id, call.query.wait))
 
 
 async def submit_batch(gateway: Gateway, call: Call) -> Reply:
@@ -53,15 +54,22 @@ async def retry_tasks(gateway: Gateway, call: Call) -> Reply:
     return Reply(BatchView(results=tuple([await _item(gateway, one) for one in again])))
 
 
+async def submit_graph(gateway: Gateway, call: Call) -> Reply:
+    """Take tasks that depend on each other in, all or none."""
+    records = await gateway.submit_graph(call.body.tasks, call.headers.get("traceparent"))
+    await gateway.saved(records[-1])  # they are saved together
+    return Reply(GraphView(task_ids=tuple(record.id for record in records)), _ACCEPTED)
+
+
 async def list_tasks(gateway: Gateway, call: Call) -> Reply:
     """Return summaries of the tasks that match."""
     records = gateway.service.list_tasks(call.query.task_filter())
-    return Reply(TaskList(tasks=tuple([await _summary(record) for record in records])))
+    return Reply(TaskList(tasks=tuple([await _summary(gateway, record) for record in records])))
 
 
 async def get_task(gateway: Gateway, call: Call) -> Reply:
     """Return a task, after its end when asked to wait."""
-    return _view(await gateway.ended(call.task_id, call.query.wait), unfinished=_OK)
+    return _reply(gateway, await gateway.ended(call.task_id, call.query.wait), unfinished=_OK)
 
 
 async def get_result(gateway: Gateway, call: Call) -> Reply:
@@ -69,7 +77,7 @@ async def get_result(gateway: Gateway, call: Call) -> Reply:
     record = await gateway.ended(call.task_id, call.query.wait)
     if record.failure is not None:
         raise TaskFailed(record.failure)
-    return Reply(TaskSummary.of(record), _ACCEPTED) if record.result is None else Reply(record.result)
+    return Reply(await _summary(gateway, record), _ACCEPTED) if record.result is None else Reply(record.result)
 
 
 async def get_receipt(gateway: Gateway, call: Call) -> Reply:
@@ -84,7 +92,7 @@ async def explain(gateway: Gateway, call: Call) -> Reply:
 
 async def cancel(gateway: Gateway, call: Call) -> Reply:
     """Ask for a task to be stopped."""
-    return _view(await gateway.saved(gateway.service.cancel_task(call.task_id)))
+    return _reply(gateway, await gateway.saved(gateway.service.cancel_task(call.task_id)))
 
 
 async def watch_task(gateway: Gateway, call: Call) -> Response:
@@ -115,16 +123,26 @@ async def _try_submit(gateway: Gateway, submission: Submission, traceparent: str
 async def _item(gateway: Gateway, accepted: TaskRecord | PeertaskError) -> BatchItem:
     if isinstance(accepted, PeertaskError):
         return BatchItem(error=ErrorBody.of(accepted))
-    return BatchItem(task=await _summary(await gateway.saved(accepted)))
+    return BatchItem(task=await _summary(gateway, await gateway.saved(accepted)))
 
 
-async def _summary(record: TaskRecord) -> TaskSummary:
+async def _summary(gateway: Gateway, record: TaskRecord) -> TaskSummary:
     await trio.lowlevel.checkpoint()  # a thousand of them would hold the node up for a tenth of a second
-    return TaskSummary.of(record)
+    return TaskSummary.of(record, blocked=gateway.service.is_blocked(record))
 
 
-def _view(record: TaskRecord, unfinished: int = _ACCEPTED) -> Reply:
-    return Reply(TaskView.of(record), _OK if record.terminal else unfinished)
+def _view(gateway: Gateway, record: TaskRecord) -> TaskView:
+    service = gateway.service
+    return TaskView.of(
+        record,
+        blocked=service.is_blocked(record),
+        waits_for=service.awaited(record),
+        children=service.children(record.id),
+    )
+
+
+def _reply(gateway: Gateway, record: TaskRecord, unfinished: int = _ACCEPTED) -> Reply:
+    return Reply(_view(gateway, record), _OK if record.terminal else unfinished)
 
 
 def _seq(text: str) -> int:
@@ -139,7 +157,7 @@ async def _tell_one(gateway: Gateway, task_id: TaskId, after: int, emit: Emit) -
     async with gateway.service.watch(task_id, after) as changes:
         async for change in changes:
             await emit(_event(change, str(change.record.seq) if isinstance(change, Change) else ""))
-    await emit(encode_event(END, TaskView.of(gateway.service.get_task(task_id))))
+    await emit(encode_event(END, _view(gateway, gateway.service.get_task(task_id))))
 
 
 async def _tell_all(gateway: Gateway, wanted: FeedQuery, emit: Emit, *, missed: bool) -> None:

@@ -9,6 +9,7 @@ Synchronous; several threads may use one `TaskFolder`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -43,6 +44,8 @@ _FILE_NAME = re.compile(
     r"task-(?P<project>.+)-(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.json"
 )
 _LEAVE_ALONE = "Mend it or restore it from a backup, or move it away; the node leaves it as it is"
+# Names the files that are being written together; it starts with a dot, so it is taken for no project.
+_TOGETHER = ".together.json"
 _FOREIGN = "Move it away: only folders of projects, and the files of their tasks, belong here"
 
 
@@ -174,6 +177,33 @@ class TaskFolder:
                 _replace(path, data)
             for folder in folders:
                 _sync_folder(folder)
+
+    def write_together(self, contents: Iterable[tuple[Path, bytes]], new: Iterable[Path]) -> None:
+        """Write files as `write` does; after a crash on the way `undo` removes those of them that are new.
+
+        Raises:
+            OSError: one could not be written; names it. The same may be written again.
+        """
+        note = self.tasks / _TOGETHER
+        _replace(note, json.dumps([[path.parent.name, path.name] for path in new]).encode())
+        _sync_folder(self.tasks)
+        self.write(contents)
+        note.unlink()
+        _sync_folder(self.tasks)
+
+    def undo(self) -> None:
+        """Remove what a writer that was killed has left of files that belong together.
+
+        Raises:
+            OSError: one could not be removed; names it.
+        """
+        note = self.tasks / _TOGETHER
+        if not note.exists():
+            return
+        named = [self.tasks / project / name for project, name in json.loads(note.read_bytes())]
+        self.remove(path for path in named if _FILE_NAME.fullmatch(path.name) and path.parent.parent == self.tasks)
+        note.unlink()
+        _sync_folder(self.tasks)
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files, and the folders of projects that are empty then; what is not there is no error.

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -67,11 +68,13 @@ class _Group:
         steps: in the order of appending.
         written: the records and facts to write.
         removed: the projects and ids of the tasks whose files go.
+        together: the files of new tasks that are saved all or none.
     """
 
     steps: list[_Step] = field(default_factory=list)
     written: dict[TaskId, tuple[TaskRecord, Sequence[Fact]]] = field(default_factory=dict)
     removed: set[tuple[str, TaskId]] = field(default_factory=set)
+    together: list[Path] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -98,7 +101,7 @@ class FilesStore(Store):
         self._known: dict[TaskId, _Known] = {}
         self._facts: dict[TaskId, list[Fact]] = {}  # of tasks that go on, or are not saved yet
         self._unsaved: dict[TaskId, TaskRecord] = {}
-        self._line: deque[_Step] = deque()
+        self._line: deque[tuple[_Step, ...]] = deque()
         self._opened: list[TaskRecord] | None = None
         self._left_out: Mapping[Path, CheckpointFailed] = {}
         self._wake = trio.Event()
@@ -149,19 +152,38 @@ class FilesStore(Store):
         """
         if self._committed is None:
             raise PeertaskError(f"the store in {self._files.folder} is not open", code=ErrorCode.STORE_FAILED)
+        self._check(changes)
+        self._put_in_line(self._take(changes))
+
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Take the first changes of several tasks in; raises as `append` does.
+
+        While their files are written, a note beside them says which they are: after a crash in between, they are
+        removed when the store is opened again.
+        """
+        if self._committed is None:
+            raise PeertaskError(f"the store in {self._files.folder} is not open", code=ErrorCode.STORE_FAILED)
+        for change in changes:
+            self._check((change,))
+        self._put_in_line(*[self._take((change,)) for change in changes])
+
+    def _check(self, changes: Sequence[Change]) -> None:
         record = changes[-1].record
         known = self._known.get(record.id)
         if record.seq != len(changes) + (0 if known is None else known.seq):
             raise _conflict(changes[0].record, known)
         if known is None and self._left_out:
             self._check_place(record)
+
+    def _take(self, changes: Sequence[Change]) -> _Step:
+        record = changes[-1].record
         self._opened = None
         self._known[record.id] = _Known(record.seq, sys.intern(record.task.project))
         facts = self._facts.setdefault(record.id, [])
         facts.extend(change.fact for change in changes)
         del facts[:-MAX_FACTS_PER_TASK]
         self._unsaved[record.id] = record
-        self._put_in_line(_Step(record.id, record.task.project, changes))
+        return _Step(record.id, record.task.project, changes)
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record that is kept, the oldest `created_at` first."""
@@ -202,6 +224,7 @@ class FilesStore(Store):
             await trio.to_thread.run_sync(self._files.make)
             stack.enter_context(held(self._files.folder))
             await trio.to_thread.run_sync(self._files.remove_drafts)
+            await trio.to_thread.run_sync(self._files.undo)
         except OSError as error:
             raise PeertaskError(
                 f"the tasks in {self._files.folder} cannot be opened: {error.strerror} ({error.filename})",
@@ -231,7 +254,7 @@ class FilesStore(Store):
         self._known, self._facts, self._unsaved = {}, {}, {}
 
     def _give_up(self, group: _Group) -> None:
-        tasks = {step.task_id for step in (*group.steps, *self._line) if step.changes}
+        tasks = {step.task_id for step in (*group.steps, *chain.from_iterable(self._line)) if step.changes}
         self._line.clear()
         log.error("tasks are not saved", tasks=len(tasks), task_ids=sorted(tasks)[:MAX_LOGGED_FILES])
 
@@ -247,8 +270,8 @@ class FilesStore(Store):
                 remedy=f"{error.remedy}. Then start the node again",
             )
 
-    def _put_in_line(self, step: _Step) -> None:
-        self._line.append(step)
+    def _put_in_line(self, *steps: _Step) -> None:
+        self._line.append(steps)
         self._wake.set()
 
     async def _save_all(self) -> None:
@@ -289,14 +312,20 @@ class FilesStore(Store):
     def _next_group(self) -> _Group:
         group = _Group()
         while self._line and group.size < MAX_GROUP:
-            step = self._line.popleft()
-            group.steps.append(step)
-            known = self._known.get(step.task_id)
-            if known is None or known.project != step.project:
-                group.removed.add((step.project, step.task_id))
-            elif (record := self._unsaved.get(step.task_id)) is not None:
-                group.written[step.task_id] = (record, tuple(self._facts[step.task_id]))
+            steps = self._line.popleft()
+            for step in steps:
+                self._add(step, group)
+            if len(steps) > 1:
+                group.together.extend(self._files.path(step.project, step.task_id) for step in steps)
         return group
+
+    def _add(self, step: _Step, group: _Group) -> None:
+        group.steps.append(step)
+        known = self._known.get(step.task_id)
+        if known is None or known.project != step.project:
+            group.removed.add((step.project, step.task_id))
+        elif (record := self._unsaved.get(step.task_id)) is not None:
+            group.written[step.task_id] = (record, tuple(self._facts[step.task_id]))
 
     def _path_of(self, task_id: TaskId) -> Path | None:
         known = self._known.get(task_id)
@@ -343,7 +372,11 @@ class FilesStore(Store):
 def _write(files: TaskFolder, group: _Group) -> None:
     """Bring the files of a group up to date; in this order, because a file may be both old and new."""
     files.remove(files.path(project, task_id) for project, task_id in group.removed)
-    files.write((record_path(files, record), encode(record, facts)) for record, facts in group.written.values())
+    contents = ((record_path(files, record), encode(record, facts)) for record, facts in group.written.values())
+    if group.together:
+        files.write_together(contents, group.together)
+    else:
+        files.write(contents)
 
 
 def _parts(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

@@ -21,7 +21,7 @@ class Group:
     """What is saved in one step: changes first, then what is forgotten.
 
     Attributes:
-        saves: what was appended, in order.
+        saves: what was appended, in order: changes of one task, or new tasks that came together.
         forgets: tasks to drop, none of which has a later change in the group.
         maybe_saved: whether an attempt to save it was made whose end is unknown.
     """
@@ -75,12 +75,14 @@ class Line:
             item = self._items[0]
             if isinstance(item, str):
                 group.forgets.append(item)
-            elif item[-1].record.id in group.forgets:
-                break
+                tasks.add(item)
             else:
+                records = {change.record.id: change.record for change in item}
+                if not records.keys().isdisjoint(group.forgets):
+                    break
                 group.saves.append(item)
-                size += _size_of(item[-1].record)
-            tasks.add(item if isinstance(item, str) else item[-1].record.id)
+                size += sum(map(_size_of, records.values()))
+                tasks.update(records)
             self._items.popleft()
         return group
 
@@ -113,6 +115,17 @@ class LastSeqs:
                 code=ErrorCode.CONFLICT,
             )
         self._seqs[first.id] = last.seq
+
+    def take_new(self, changes: Sequence[Change]) -> None:
+        """Take the first numbers of several tasks in.
+
+        Raises:
+            PeertaskError: code CONFLICT, when one of them was taken in before.
+        """
+        for record, _ in changes:
+            if record.id in self._seqs:
+                raise PeertaskError(f"task {record.id} is kept already", code=ErrorCode.CONFLICT)
+        self._seqs.update((record.id, record.seq) for record, _ in changes)
 
     def know(self, task_id: TaskId, seq: int) -> None:
         """Take in what the server holds."""

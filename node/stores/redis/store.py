@@ -132,6 +132,15 @@ class RedisStore(Store):
         self._line.add(changes)
         self._came.set()
 
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Put new tasks in line, which the server saves in one step; see `Store.append_new`."""
+        if self._committed is None:
+            raise self._error("this store is not open", "Use it within its context running")
+        self._seqs.take_new(changes)
+        self._open.update(record.id for record, _ in changes)
+        self._line.add(changes)
+        self._came.set()
+
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Put tasks in line whose records and facts are dropped, if they are there."""
         for task_id in task_ids:

@@ -24,7 +24,13 @@ class Forgotten(tuple[TaskId, ...]):
     __slots__ = ()
 
 
-Item = Sequence[Change] | Forgotten
+class NewTasks(tuple[Change, ...]):
+    """The first changes of several tasks, which are saved together or not at all."""
+
+    __slots__ = ()
+
+
+Item = Sequence[Change] | NewTasks | Forgotten
 
 
 class Entry:
@@ -64,18 +70,26 @@ class Batch:
         entries: the same by task.
         forgotten: tasks to drop.
         items: how many items of the line it took.
+        whole: whether it is refused as a whole when anything in it is.
     """
 
     changes: list[Change] = field(default_factory=list)
     entries: dict[TaskId, Entry] = field(default_factory=dict)
     forgotten: set[TaskId] = field(default_factory=set)
     items: int = 0
+    whole: bool = False
     payload_bytes: int = 0
 
     @property
     def full(self) -> bool:
         """Whether nothing more goes into it."""
-        return len(self.changes) + len(self.forgotten) >= MAX_CHANGES or self.payload_bytes >= MAX_BYTES
+        return self.whole or len(self.changes) + len(self.forgotten) >= MAX_CHANGES or self.payload_bytes >= MAX_BYTES
+
+    def add_new(self, tasks: NewTasks) -> None:
+        """Fill the batch with tasks that are saved together."""
+        self.whole = True
+        for change in tasks:
+            self.add((change,))
 
     def add(self, changes: Sequence[Change]) -> None:
         """Add the next changes of a task."""
@@ -95,6 +109,10 @@ def fill_batch(batch: Batch, line: deque[Item]) -> None:
         item = line[0]
         if isinstance(item, Forgotten):
             batch.forgotten.update(item)
+        elif isinstance(item, NewTasks):
+            if batch.items:
+                break
+            batch.add_new(item)
         elif item[0].record.id in batch.forgotten:
             break  # it comes again after it was forgotten
         else:

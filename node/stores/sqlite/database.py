@@ -94,9 +94,9 @@ INSERT_SUBMITTED = (
 )
 LINK_DEPENDENCIES = (
     "INSERT OR IGNORE INTO task_dependencies (task_id, depends_on) SELECT awaited.task_id, tasks.id"
-    " FROM awaited_dependencies AS awaited JOIN tasks ON tasks.uuid = awaited.uuid WHERE awaited.task_id = ?"
+    " FROM awaited_dependencies AS awaited JOIN tasks ON tasks.uuid = awaited.uuid WHERE awaited.task_id > ?"
 )
-DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id = ? AND uuid IN (SELECT uuid FROM tasks)"
+DROP_LINKED = "DELETE FROM awaited_dependencies WHERE task_id > ? AND uuid IN (SELECT uuid FROM tasks)"
 
 _COLUMNS = ", ".join(READ_COLUMNS)
 ALL_ROWS = (
@@ -157,7 +157,7 @@ class Database:
 
         Returns:
             The tasks that are not saved, because another process has changed them or no row can hold them. All others
-            are.
+            are, unless the batch is saved as a whole or not at all.
 
         Raises:
             sqlite3.Error: nothing is saved; the same batch may be written again.
@@ -168,7 +168,9 @@ class Database:
             with self._transaction():
                 self._write_entries(entries)
                 self._forget(batch.forgotten)
-        except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE):
+        except (_Conflict, sqlite3.IntegrityError, *_UNSAVABLE) as error:
+            if batch.whole:
+                return {entry.record.id: _refusal(entry, error) for entry in entries}
             with self._transaction():
                 refusals = self._write_each(entries)
                 self._forget(batch.forgotten)
@@ -238,17 +240,14 @@ class Database:
         INSERT_TASKS.run(connection, entries, lambda entry: task_row(entry.row_id, entry.record))
         connection.execute(INSERT_STATUS, (last,))
         connection.execute(INSERT_SUBMITTED, (last,))
-        for entry in entries:
-            if entry.record.task.depends_on:
-                self._insert_dependencies(entry.row_id, entry.record.task.depends_on)
+        awaited = [(entry.row_id, uuid) for entry in entries for uuid in entry.record.task.depends_on]
+        if awaited:
+            INSERT_AWAITED.run(connection, awaited, lambda row: row)
+            connection.execute(LINK_DEPENDENCIES, (last,))
+            connection.execute(DROP_LINKED, (last,))
 
     def _insert_personas(self, names: set[str]) -> None:
         INSERT_PERSONAS.run(self._connection, list(names - {ANYONE}), lambda name: (name, name, ""))
-
-    def _insert_dependencies(self, row_id: int, uuids: Sequence[TaskId]) -> None:
-        INSERT_AWAITED.run(self._connection, uuids, lambda uuid: (row_id, uuid))
-        self._connection.execute(LINK_DEPENDENCIES, (row_id,))
-        self._connection.execute(DROP_LINKED, (row_id,))
 
     def _finish(self, entries: Sequence[Entry]) -> None:
         self._replace(FINISH_STATUS, entries)
@@ -309,6 +308,11 @@ class Database:
     def forget_persona(self, persona_id: str) -> bool:
         """Drop what is said about a persona; return whether anything was."""
         return persona_id != ANYONE and self._connection.execute(FORGET_PERSONA, (persona_id,)).rowcount > 0
+
+    def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        row = self._connection.execute("SELECT uuid FROM tasks WHERE id = ?", (number,)).fetchone()
+        return None if row is None else TaskId(row[0])
 
 
 def _replacement(entry: Entry) -> Row:

@@ -16,7 +16,7 @@ from node.background import open_background
 from node.coordination_service import TaskNumbers
 from node.interfaces import Change, Committed, Refused, Store
 from node.personas import FoundPersonas, Persona, PersonaSource, placed
-from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item
+from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item, NewTasks
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
@@ -113,6 +113,16 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
         self._seqs[task_id] = record.seq
         self._writer.put(changes)
 
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Put new tasks in line for a commit of their own; raises as `append` does."""
+        if self._writer is None:
+            raise self._not_open()
+        for record, _ in changes:
+            if record.id in self._seqs:
+                raise _conflict(record, self._seqs[record.id])
+        self._seqs.update((record.id, record.seq) for record, _ in changes)
+        self._writer.put(NewTasks(changes))
+
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks, if they are there, after what was appended before."""
         if self._writer is None:
@@ -135,8 +145,7 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
         if refusals:
             changes = [change for change in changes if change.record.id not in refusals]
             self._log_refusals(refusals)
-        for task_id, error in refusals.items():
-            self._refuse(task_id, error, batch)
+            self._refuse_all(refusals, batch)
         if changes and self._committed is not None:
             self._committed(changes)
 
@@ -151,10 +160,17 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
             error=str(error),
         )
 
-    def _refuse(self, task_id: TaskId, error: PeertaskError, batch: Batch) -> None:
+    def _refuse_all(self, refusals: Refusals, batch: Batch) -> None:
+        lost: dict[TaskId, list[Change]] = {task_id: [] for task_id in refusals}
+        for change in batch.changes:
+            if change.record.id in lost:
+                lost[change.record.id].append(change)
+        for task_id, error in refusals.items():
+            self._refuse(task_id, error, lost[task_id])
+
+    def _refuse(self, task_id: TaskId, error: PeertaskError, changes: list[Change]) -> None:
         """Give a task up whose changes are not saved, with all that follows on them."""
         self._seqs[task_id] = _LOST
-        changes = [change for change in batch.changes if change.record.id == task_id]
         if self._writer is not None:
             for item in self._writer.drop(partial(_is_about, task_id)):
                 changes.extend(change for change in item if isinstance(change, Change))
@@ -199,6 +215,11 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
         """Return the number of a task in this file, greater than 0; None when it is not saved here."""
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
+
+    async def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        async with self._reading() as file:
+            return await file.read(file.database.task_of, number)
 
     # --- personas ----------------------------------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ def _extra(task: Task, requester: PeerId) -> str:
         extra["session_id"] = task.session_id
     if task.depends_on:
         extra["depends_on"] = task.depends_on
+    extra |= _set_in_a_graph(task)
     if task.timeout_ms is not None:
         extra["timeout_ms"] = task.timeout_ms
     if task.retry is not DEFAULT_RETRY and task.retry != DEFAULT_RETRY:
@@ -134,6 +135,11 @@ def _extra(task: Task, requester: PeerId) -> str:
     if task.metadata:
         extra["metadata"] = task.metadata
     return _to_json(extra) if extra else ""
+
+
+def _set_in_a_graph(task: Task) -> dict[str, Any]:
+    values = {"on_failed_dependency": task.on_failed_dependency, "parent_id": task.parent_id}
+    return {name: value for name, value in values.items() if value not in ("fail", None)}
 
 
 def _rest(record: TaskRecord) -> str:

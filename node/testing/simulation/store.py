@@ -83,6 +83,12 @@ class SimulatedStore(HeldStore):
         if self._holding and not self._writing:
             self._write()
 
+    def append_new(self, changes: Sequence[Change]) -> None:
+        """Take the first changes of tasks in, together; they are saved with the next write."""
+        super().append_new(changes)
+        if self._holding and not self._writing:
+            self._write()
+
     def _tell(self, changes: Sequence[Change]) -> None:
         for change in changes:
             self._saw(change)

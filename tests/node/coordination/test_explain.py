@@ -26,11 +26,13 @@ from protocol import (
     RetryPolicy,
     Started,
     Submitted,
+    TaskId,
     TaskRecord,
     TaskResult,
     Transition,
     advance,
     begin,
+    new_task_id,
 )
 
 OWN, PEER, OTHER = PeerId("own"), PeerId("peer"), PeerId("other")
@@ -54,6 +56,7 @@ def told(
     *workers: Worker,
     away: Mapping[PeerId, str] | None = None,
     draining: bool = False,
+    awaited: Sequence[tuple[TaskId, TaskRecord | None]] = (),
 ) -> Explanation:
     """What is explained of a task with these facts, where these workers are."""
     first, *rest = facts
@@ -67,7 +70,12 @@ def told(
             backlog.refusals.note(record.id, record.holder, fact.reason)
         backlog.update(record)
     situation = Situation(
-        roster=Roster(workers, OWN), backlog=backlog, away=away or {}, draining=draining, now=START_MS + 100
+        roster=Roster(workers, OWN),
+        backlog=backlog,
+        away=away or {},
+        draining=draining,
+        now=START_MS + 100,
+        awaited=awaited,
     )
     return explain(record, facts, situation)
 
@@ -255,3 +263,14 @@ def test_a_task_that_was_cancelled_says_so() -> None:
         lambda record: Cancelled(record.id, START_MS + 9),
     )
     assert [trial.code for trial in told(running).trials] == [ErrorCode.CANCELLED]
+
+
+def test_a_blocked_task_waits_for_those_that_it_depends_on() -> None:
+    """Each is named with where it stands; of many the first ones are."""
+    known = begin(Submitted(make_task(), START_MS, OWN))
+    gone = [new_task_id() for _ in range(11)]
+    awaited = [(known.id, known), *((task_id, None) for task_id in gone)]
+    (reason, *_) = told(life(), worker(), awaited=awaited).waits_for
+    assert reason.wait is Wait.DEPENDENCY
+    assert reason.text.startswith(f"{known.id} (pending), {gone[0]} (forgotten), ")
+    assert reason.text.endswith(" and 2 more, whose results it needs")

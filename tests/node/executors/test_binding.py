@@ -151,7 +151,7 @@ def test_a_function_gets_what_its_parameters_name(
     ("function", "params", "message"),
     [
         (_prompt_later, {}, "_prompt_later needs width"),
-        (_text_only, {"width": 3}, "_text_only does not take width.*takes: none"),
+        (_text_only, {"width": 3, "inputs": {}}, "_text_only does not take width.*takes: none"),
         (_keyword_prompt, {"widht": 3}, "does not take widht.*takes: width"),
         (_rest_of_params, {"prompt": "another"}, "does not take prompt"),
         (_nothing, {"b": 1, "a": 2}, "does not take a, b"),

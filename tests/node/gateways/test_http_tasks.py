@@ -376,3 +376,54 @@ async def test_an_explanation_is_told_in_full(tmp_path: Path) -> None:
         }
         shown = await ControlClient(tmp_path).explain(task_id)
         assert shown == ExplanationView.of(served.node.explanations[task_id])
+
+
+async def test_a_graph_is_taken_in_as_a_whole_or_refused_as_a_whole(tmp_path: Path) -> None:
+    """Its ids come back in their order; a cycle, an unknown id and a field that is wrong leave nothing behind."""
+    # covers COORD-3, COORD-18, COORD-20
+    first, last = new_task_id(), new_task_id()
+    graph = [
+        {"id": last, "prompt": "b", "depends_on": [first], "timeout_s": 9, "to": PEER_ADDRESS},
+        {"id": first, "prompt": "a", "parent_id": last},
+    ]
+    async with serving(tmp_path) as served, connected(served) as client:
+        for wrong in (
+            [{"id": first, "prompt": "a", "depends_on": [last]}, {"id": last, "prompt": "b", "depends_on": [first]}],
+            [graph[1], {"id": last, "prompt": "b", "depends_on": [str(new_task_id())]}],
+            [{"id": first, "prompt": "a"}, {"id": last, "prompt": "b", "priority": 256}],
+            [],
+        ):
+            response = await client.post("/v1/tasks:graph", json={"tasks": wrong})
+            assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_TASK")
+        assert served.manager.list_tasks() == []
+        for _ in range(2):  # a repeated request is the same graph
+            response = await client.post("/v1/tasks:graph", json={"tasks": graph})
+            assert (response.status_code, response.json()) == (202, {"task_ids": [last, first]})
+        record = served.manager.get_task(last)
+        assert (record.deadline, record.target) == (served.clock.now() + 9000, PEER_ID)
+        response = await client.post("/v1/tasks:graph", json={"tasks": [*graph, {"prompt": "c"}]})
+        assert response.status_code == 409
+
+
+async def test_a_blocked_task_shows_what_it_waits_for_and_a_parent_its_children(tmp_path: Path) -> None:
+    """Computed when somebody asks: blocked is no status."""
+    # covers COORD-1, COORD-19
+    async with serving(tmp_path) as served, connected(served) as client:
+        first = await _submit(client, metadata={"title": "The first"})
+        goal = await _submit(client)
+        parts = [await _submit(client, depends_on=[first["id"]], parent_id=goal["id"]) for _ in range(2)]
+        shown = (await client.get(f"/v1/tasks/{parts[0]['id']}")).json()
+        assert (shown["status"], shown["blocked"], shown["parent_id"]) == ("pending", True, goal["id"])
+        assert shown["waits_for"] == [{"id": first["id"], "title": "The first", "status": "pending"}]
+        listed = (await client.get("/v1/tasks")).json()["tasks"]
+        assert [task["blocked"] for task in listed] == [True, True, False, False]
+        served.start(str(first["id"]))
+        served.complete(str(first["id"]))
+        served.start(str(parts[0]["id"]))
+        served.complete(str(parts[0]["id"]))
+        shown = (await client.get(f"/v1/tasks/{parts[1]['id']}")).json()
+        assert (shown["blocked"], shown["waits_for"]) == (False, [])
+        children = (await client.get(f"/v1/tasks/{goal['id']}")).json()["children"]
+        assert children == {"total": 2, "complete": 1, "failed": 0, "cancelled": 0, "progress": 0.5}
+        cancelled = (await client.post(f"/v1/tasks/{goal['id']}/cancel")).json()
+        assert (cancelled["status"], cancelled["children"]["cancelled"]) == ("cancelled", 1)

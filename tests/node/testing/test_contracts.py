@@ -108,6 +108,12 @@ class _IgnoresAfterSeq(MemoryStore):
             yield fact
 
 
+class _TakesNewOnesOneByOne(MemoryStore):
+    def append_new(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.append((change,))
+
+
 class _ForgetsNothing(MemoryStore):
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Keep everything."""
@@ -131,6 +137,7 @@ class _ForgetsAll(MemoryStore):
         (_LoadsTheFirstRecordOnly, "records are kept, and 1 are loaded"),
         (_LosesTheMiddle, "without a gap"),
         (_IgnoresAfterSeq, "facts up to after_seq are left out"),
+        (_TakesNewOnesOneByOne, "of new tasks of which one is kept, none is"),
         (_ForgetsNothing, "a forgotten record is not loaded"),
         (_ForgetsAll, "a forgotten record is not loaded, and the others are"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -14,13 +14,15 @@ from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
 from protocol import ErrorCode, Failure, PeertaskError, Submit, Task, TaskFailed, new_task_id
 
+Append = Callable[[Sequence[Change]], None]
+
 # A defect that takes more seeds than this would still be found by the thousand of every run.
 MAX_SEEDS = 30
 
 
 class _TellsBeforeItIsSaved(TaskManager):
-    def _append(self, changes: Sequence[Change]) -> None:
-        super()._append(changes)
+    def _append(self, changes: Sequence[Change], append: Append) -> None:
+        super()._append(changes, append)
         self._committed(changes)
 
     def _committed(self, changes: Sequence[Change]) -> None:

@@ -86,7 +86,8 @@ async def _claim_all(path: Path, told: Connection, seed: int) -> None:
             for record in part:
                 claims.append(store, record)
             for change in await claims.settled():
-                store.append(completion(change))
+                claims.complete(store, change)
+            await claims.settled()  # else the next claims of a winner go along with what it completes, and win too
     told.send((claims.holder, claims.completed))
 
 
@@ -108,10 +109,15 @@ class _Claims:
             return
         self._open += 1
 
+    def complete(self, store: SqliteStore, won: Change) -> None:
+        store.append(completion(won))
+        self._open += 1
+
     def committed(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.record.terminal:
                 self.completed.append(change.record.id)
+                self._open -= 1
             elif isinstance(change.fact, Started):
                 self._won.append(change)
                 self._open -= 1

@@ -39,6 +39,9 @@ from node.retention import Capacity
 from node.storage import Storage, storage_of
 from node.stores.measured import MeasuredStore
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
 from protocol import (
     ErrorCode,
     PeerAdvert,
@@ -73,6 +76,7 @@ class Node(NodeControl):
         peer_id: who this node is.
         manager: the map of its tasks.
         feed: tells what happens to them.
+        work: the door of outside workers.
     """
 
     def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
@@ -112,7 +116,10 @@ class Node(NodeControl):
             access=Access(allow=config.allow, max_in_flight=config.max_in_flight),
             usage=self.manager.usage,
             notary=self._notary,
+            outside_kinds=lambda: self.work.kinds,
         )
+        self._registry = AgentRegistry(storage.agents(), self._clock, config.lease_ms, self._network.announce)
+        offers = Offers(self._registry.agents)
         self._dispatcher = Dispatcher(
             self.manager,
             self.feed,
@@ -122,6 +129,17 @@ class Node(NodeControl):
             self._remote,
             random.Random(),
             self._trusts,
+            offers=offers,
+            lease_ms=config.lease_ms,
+        )
+        self.work = WorkDoor(
+            self.manager,
+            self._registry,
+            offers,
+            self._dispatcher,
+            self._clock,
+            own_id=self.peer_id,
+            lease_ms=config.lease_ms,
         )
         self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):
@@ -143,6 +161,7 @@ class Node(NodeControl):
             self._network.running(self._gateway, self._remote, self._advert_for),
             open_background() as nursery,
         ):
+            await self._registry.load()
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
             for address in (*self.config.peers, *self.config.bootstrap):
@@ -170,7 +189,7 @@ class Node(NodeControl):
         from node.gateways.http.server import serve  # noqa: PLC0415
 
         self._set_up_metrics()
-        gateway = Gateway(self.manager, self, self._clock, self.config.payload_bytes)
+        gateway = Gateway(self.manager, self, self._clock, self.work, self.config.payload_bytes)
         stop, stopped = trio.Event(), trio.Event()
 
         async def answer(task_status: trio.TaskStatus[object]) -> None:
@@ -228,6 +247,7 @@ class Node(NodeControl):
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
         self._metrics.gauge("waiting_tasks", "Tasks that wait for an executor.", lambda: self._dispatcher.waiting)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
+        self._metrics.gauge("agents", "Outside workers that are there.", lambda: len(self.work.active_agents()))
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
 
     def note(self, fact: str, **fields: Any) -> None:
@@ -398,7 +418,7 @@ class Node(NodeControl):
         return self._network.keeps(peer_id) or any(peer_id in peers for peers in self.config.allow.values())
 
     def _check_somebody_may_come(self, kind: str) -> None:
-        if kind not in self._executors and not self._network.peers():
+        if kind not in self._executors and kind not in self.work.kinds and not self._network.peers():
             raise TaskRejected(
                 f"this node has no executor for kind {kind!r}, and knows no peer that could have one",
                 code=ErrorCode.NO_EXECUTOR,
@@ -463,6 +483,7 @@ class Node(NodeControl):
         while True:
             await trio.sleep(SWEEP_INTERVAL_S)
             await self.manager.sweep()
+            await self.work.cleanup_expired()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ Every answer follows a fact of the feed, so a peer is told nothing that is not s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
@@ -56,9 +56,10 @@ class PeerGateway(ChannelHandler):
         access: who may use what.
         usage: what a peer has open here.
         notary: signs the receipts of results; without one they carry none.
+        outside_kinds: what outside workers of this node can do; nothing by default.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it stands between peers and all that they may use
         self,
         service: TaskService,
         feed: Feed,
@@ -69,6 +70,7 @@ class PeerGateway(ChannelHandler):
         access: Access,
         usage: Callable[[PeerId], Usage],
         notary: Notary | None = None,
+        outside_kinds: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._service = service
         self._feed = feed
@@ -78,6 +80,7 @@ class PeerGateway(ChannelHandler):
         self._access = access
         self._usage = usage
         self._notary = notary
+        self._outside_kinds = outside_kinds
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -162,7 +165,8 @@ class PeerGateway(ChannelHandler):
         return record if record is not None and record.requester == channel.peer_id else None
 
     def _safety(self) -> dict[str, bool]:
-        return {kind: executor.safe for kind, executor in self._executors.items()}
+        outside = dict.fromkeys(self._outside_kinds(), False)
+        return outside | {kind: executor.safe for kind, executor in self._executors.items()}
 
 
 class _Delivery:

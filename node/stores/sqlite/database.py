@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from node.stores.sqlite.agents import read_agents, remove_agent, save_agent
 from node.stores.sqlite.batch import Batch, Entry
 from node.stores.sqlite.bulk import Bulk
 from node.stores.sqlite.columns import (
@@ -27,6 +28,7 @@ from node.stores.sqlite.columns import (
 )
 from node.stores.sqlite.from_rows import read_fact, read_record
 from node.stores.sqlite.to_rows import event_row, failure_row, result_row, status_row, task_row
+from node.work_service import Agent
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 Refusals = dict[TaskId, PeertaskError]
@@ -290,6 +292,19 @@ class Database:
         """Return the number of a task in this file, which is greater than 0; None when it is not there."""
         row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
         return None if row is None else int(row[0])
+
+    def agents(self) -> list[Agent]:
+        """Return every agent, in the order of their registration."""
+        return read_agents(self._connection)
+
+    def save_agent(self, agent: Agent) -> None:
+        """Write an agent, instead of the one that had its id."""
+        with self._transaction():
+            save_agent(self._connection, agent)
+
+    def remove_agent(self, agent_id: str) -> None:
+        """Drop an agent, if it is there."""
+        remove_agent(self._connection, agent_id)
 
 
 def _replacement(entry: Entry) -> Row:

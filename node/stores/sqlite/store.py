@@ -20,6 +20,7 @@ from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
 from node.stores.sqlite.thread import OwnThread, open_thread
 from node.stores.sqlite.writer import GroupWriter
+from node.work_service import Agent, AgentStore
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 _Value = TypeVar("_Value")
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 _LOST = -2
 
 
-class SqliteStore(Store):
+class SqliteStore(AgentStore, Store):
     """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
@@ -197,6 +198,30 @@ class SqliteStore(Store):
         """Return the number of a task in this file, greater than 0; None when it is not saved here."""
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
+
+    # --- agents ------------------------------------------------------------------------------------------------------
+
+    async def agents(self) -> list[Agent]:
+        """Return every agent that is kept, in the order of their registration."""
+        async with self._reading() as file:
+            return await file.read(file.database.agents)
+
+    async def save_agent(self, agent: Agent) -> None:
+        """Keep an agent, instead of the one that had its id."""
+        await self._write(Database.save_agent, agent)
+
+    async def remove_agent(self, agent_id: str) -> None:
+        """Drop an agent, if it is there."""
+        await self._write(Database.remove_agent, agent_id)
+
+    async def _write(self, change: Callable[..., None], *args: object) -> None:
+        """Change what is not in line with the tasks, between two commits."""
+        if self._file is None:
+            raise self._not_open()
+        with explained(self._place, "saved to"):
+            await self._file.thread.run_sync(change, self._file.database, *args)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[_OpenFile]:

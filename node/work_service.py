@@ -213,13 +213,19 @@ class WorkService(ABC):
         """
 
     @abstractmethod
-    def waiting(self, agent_id: str | None = None, persona: str | None = None, limit: int = 100) -> list[TaskRecord]:
+    def waiting(
+        self, agent_id: str | None = None, *, kind: str | None = None, persona: str | None = None, limit: int = 100
+    ) -> list[TaskRecord]:
         """Return what waits for a worker: by priority, then by age.
 
         Args:
             agent_id: only what this agent may claim.
-            persona: only what somebody who acts as this persona may claim.
+            kind: only of this kind.
+            persona: only what somebody who acts as this persona may do.
             limit: at most so many.
+
+        Raises:
+            PeertaskError: code NOT_FOUND, when the agent is unknown.
         """
 
     @abstractmethod

@@ -86,9 +86,9 @@ def refusal(record: TaskRecord, holder: str, attempt: int) -> PeertaskError:
         attempt: the attempt that it speaks for.
     """
     what = f"attempt {attempt} of task {record.id}"
-    if attempt > record.attempt:
+    if attempt > record.attempt or not record.attempt:
         return IllegalTransition(
-            f"{what} was never claimed: the task is at attempt {record.attempt}",
+            f"{what} was never claimed: the task is {record.status}, at attempt {record.attempt}",
             remedy="Repeat the attempt that the claim was answered with",
         )
     if attempt < record.attempt:

@@ -8,7 +8,7 @@ retry policy and one fence for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -172,8 +172,12 @@ class WorkDoor(WorkService):
     async def claim_task(self, agent_id: str, task_id: TaskId) -> Claim:
         """Claim a given task; see `WorkService.claim_task`."""
         agent = self._admit(agent_id)
-        record = self._service.latest(task_id)
-        self._check_may_claim(agent, record)
+        reason = self._why_not(agent, self._service.latest(task_id))
+        if reason:
+            raise TaskRejected(
+                f"agent {agent_id} may not claim task {task_id}: {reason}",
+                remedy="Register with the kinds and the persona of the tasks that you want",
+            )
         offer = self._offers.make(agent)
         claim = await self._answer(offer, lambda: self._assigner.claim_for(offer.worker, task_id), 0.0)
         if claim is None:
@@ -192,20 +196,14 @@ class WorkDoor(WorkService):
             )
         return agent
 
-    def _check_may_claim(self, agent: Agent, record: TaskRecord) -> None:
+    def _why_not(self, agent: Agent, record: TaskRecord) -> str:
+        """Return why an agent may not have a task; empty when it may."""
         task = record.task
-        reason = ""
         if task.kind not in agent.kinds:
-            reason = f"its kind is {task.kind}, and the agent does {', '.join(agent.kinds)}"
-        elif not fits(task.persona, None if agent.persona is None else (agent.persona,)):
-            reason = f"it is for the persona {task.persona}, and the agent acts as {agent.persona}"
-        elif record.target not in {None, self._own_id}:
-            reason = f"it was asked of {record.target}"
-        if reason:
-            raise TaskRejected(
-                f"agent {agent.id} may not claim task {record.id}: {reason}",
-                remedy="Register with the kinds and the persona of the tasks that you want",
-            )
+            return f"its kind is {task.kind}, and the agent does {', '.join(agent.kinds)}"
+        if not fits(task.persona, None if agent.persona is None else (agent.persona,)):
+            return f"it is for the persona {task.persona}, and the agent acts as {agent.persona}"
+        return "" if record.target in {None, self._own_id} else f"it was asked of {record.target}"
 
     async def _answer(self, offer: Offer, assign: Callable[[], object], wait_s: float) -> Claim | None:
         """Have a task assigned, and return it when that is saved; what is not returned is given back."""
@@ -230,20 +228,20 @@ class WorkDoor(WorkService):
             if offer.delegation is not None and not told:
                 self._offers.give_back(offer.delegation, f"agent {offer.agent_id} did not take the task")
 
-    def waiting(self, agent_id: str | None = None, persona: str | None = None, limit: int = 100) -> list[TaskRecord]:
+    def waiting(
+        self, agent_id: str | None = None, *, kind: str | None = None, persona: str | None = None, limit: int = 100
+    ) -> list[TaskRecord]:
         """Return what waits for a worker; see `WorkService.waiting`."""
         agent = None if agent_id is None else self._registry.see(agent_id)
-        found: list[TaskRecord] = []
-        for record in self._assigner.waiting_tasks():
-            if len(found) >= limit:
-                break
-            if not fits(record.task.persona, None if persona is None else (persona,)):
-                continue
-            with suppress(TaskRejected):
-                if agent is not None:
-                    self._check_may_claim(agent, record)
-                found.append(record)
-        return found
+        acts_as = None if persona is None else (persona,)
+        fitting = (
+            record
+            for record in self._assigner.waiting_tasks()
+            if (kind is None or record.task.kind == kind)
+            and fits(record.task.persona, acts_as)
+            and (agent is None or not self._why_not(agent, record))
+        )
+        return list(islice(fitting, limit))
 
     # --- working -----------------------------------------------------------------------------------------------------
 

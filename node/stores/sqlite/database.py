@@ -7,6 +7,7 @@ other are refused.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -102,6 +103,7 @@ LOAD_PAGE = (
     " WHERE (created_ms, id) > (?, ?) ORDER BY created_ms, id LIMIT ?"
 )
 READ_RECORD = f"SELECT {_COLUMNS} FROM {ALL_ROWS} WHERE uuid = ?"  # noqa: S608
+READ_NUMBERS = "SELECT uuid, id FROM tasks WHERE uuid IN (SELECT value FROM json_each(?))"
 READ_FACTS = (
     "SELECT seq, fact, at_ms, attempt, body FROM events"
     " WHERE task_id = (SELECT id FROM tasks WHERE uuid = ?) AND seq > ? ORDER BY seq LIMIT ?"
@@ -292,6 +294,19 @@ class Database:
         """Return the number of a task in this file, which is greater than 0; None when it is not there."""
         row = self._connection.execute("SELECT id FROM tasks WHERE uuid = ?", (task_id,)).fetchone()
         return None if row is None else int(row[0])
+
+    def numbers_of(self, task_ids: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return the numbers of those of some tasks that are in this file."""
+        numbers: dict[TaskId, int] = {}
+        for first in range(0, len(task_ids), PAGE_ROWS):
+            some = json.dumps(task_ids[first : first + PAGE_ROWS])
+            numbers.update(self._connection.execute(READ_NUMBERS, (some,)).fetchall())
+        return numbers
+
+    def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        row = self._connection.execute("SELECT uuid FROM tasks WHERE id = ?", (number,)).fetchone()
+        return None if row is None else TaskId(row[0])
 
     def agents(self) -> list[Agent]:
         """Return every agent, in the order of their registration."""

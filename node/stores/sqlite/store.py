@@ -199,6 +199,16 @@ class SqliteStore(AgentStore, Store):
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
 
+    async def numbers_of(self, task_ids: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return the numbers of those of some tasks that are saved here."""
+        async with self._reading() as file:
+            return await file.read(file.database.numbers_of, task_ids)
+
+    async def task_of(self, number: int) -> TaskId | None:
+        """Return which task has a number in this file; None when none has."""
+        async with self._reading() as file:
+            return await file.read(file.database.task_of, number)
+
     # --- agents ------------------------------------------------------------------------------------------------------
 
     async def agents(self) -> list[Agent]:

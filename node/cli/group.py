@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "verify": "Check the receipt of a task without asking anybody.",
     "audit": "Read and check the log of what a node has done.",
     "peers": "List the peers of a node, connect and disconnect them.",
+    "agents": "List the workers of other programs that claim tasks from a node.",
     "store": "Look after the tasks that a node keeps: check, move, tidy.",
     "id": "Print the peer id of a data folder.",
     "bench": "Measure peertask on this machine.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from node.gateways.http.limits import MAX_WAIT_S
 from node.gateways.http.response_models import TaskView, iso_time
-from node.work_service import MAX_AGENT_KINDS, AgentState, Claim, HeldTask
+from node.work_service import MAX_AGENT_KINDS, WORKER_FAILURES, AgentState, Claim, HeldTask
 from protocol import MAX_MESSAGE_CHARS, Artifact, ErrorCode, Failure, Name, TaskId, TaskStatus
 
 
@@ -70,12 +70,18 @@ class CompleteRequest(AttemptRequest):
     """Named output beside it."""
 
 
+def _check_failure(code: ErrorCode) -> ErrorCode:
+    if code not in WORKER_FAILURES:
+        raise ValueError(f"a worker knows only {', '.join(sorted(WORKER_FAILURES))}")
+    return code
+
+
 class FailRequest(AttemptRequest):
     """Why a task was not done."""
 
     message: Annotated[str, Field(max_length=MAX_MESSAGE_CHARS)]
     """What failed, where and why."""
-    code: ErrorCode = ErrorCode.EXECUTION_FAILED
+    code: Annotated[ErrorCode, AfterValidator(_check_failure)] = ErrorCode.EXECUTION_FAILED
     """What kind of failure it is: EXECUTION_FAILED, INVALID_TASK, TOO_LARGE, FORBIDDEN or TIMEOUT."""
     retryable: bool = False
     """Whether another attempt may succeed; the retry policy of the task has the last word."""

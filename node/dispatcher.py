@@ -361,12 +361,13 @@ class Dispatcher(Assigner):
         return self._offers if attempt.worker.agent else self._remote
 
     def _watch(self, attempt: Attempt) -> None:
-        """End a delegated attempt that takes too long, or whose holder is silent for too long."""
-        # A peer sees to the time that one execution may take; an agent has nobody but this node who does.
-        at = self._clock.now() + limit if attempt.worker.agent and (limit := attempt.limit_ms()) else attempt.deadline
-        if at is not None:
-            self._limit(attempt, at)
-        if self._leases_due is None:
+        """End a delegated attempt that takes too long; of an agent also one whose lease lapses."""
+        agent = attempt.worker.agent
+        # A peer sees itself to the time that one execution may take, and its session tells whether it lives.
+        limit = attempt.limit_ms() if agent else attempt.remaining_ms()
+        if limit is not None:
+            self._limit(attempt, self._clock.now() + limit)
+        if agent and self._leases_due is None:
             self._leases_due = attempt.begun_at + self.lease_ms
             self._wake.set()
 
@@ -391,18 +392,18 @@ class Dispatcher(Assigner):
         return self._limits[0][0] if self._limits else None
 
     def _end_lapsed(self, now: int) -> int | None:
-        """End the delegated attempts whose lease has lapsed, and return when to look again."""
+        """End the attempts of agents whose lease has lapsed, and return when to look again."""
         if self._leases_due is None or self._leases_due > now:
             return self._leases_due
-        held = [attempt for attempt in self._attempts.values() if attempt.holder != self._own_id]
         leases = (
-            (attempt, Lease(attempt.begun_at, attempt.has_started, self._delegate_of(attempt).seen_at(attempt)))
-            for attempt in held
+            (attempt, Lease(attempt.begun_at, attempt.has_started, self._offers.seen_at(attempt)))
+            for attempt in self._attempts.values()
+            if attempt.worker.agent
         )
         over, self._leases_due = lapsed(leases, now=now, lease_ms=self.lease_ms)
         for attempt in over:
             attempt.finish(lease_lost(self._manager.latest(attempt.task.id), self.lease_ms))
-            self._delegate_of(attempt).forget(attempt)
+            self._offers.forget(attempt)
         return self._leases_due
 
     def _cancel(self, record: TaskRecord) -> None:

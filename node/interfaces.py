@@ -218,13 +218,6 @@ class Delegate(ABC):
     def forget(self, delegation: Delegation) -> None:
         """Drop what is kept for a task that was ended without an answer of its holder."""
 
-    def seen_at(self, delegation: Delegation) -> int | None:  # noqa: ARG002 - for those that watch their holders
-        """Return when the holder gave its last sign of life, in milliseconds since the epoch.
-
-        None while it is watched already: a session ends, and its tasks with it, when its peer is silent.
-        """
-        return None
-
 
 class Channel(ABC):
     """An open session with one authenticated peer.

@@ -1,8 +1,9 @@
 """How long a claim lasts, and who may still speak for it: pure decisions about leases and fencing.
 
-Whoever holds a task has a lease on it. A claim must be started within the length of one lease; a task that was started
-is kept for one more after each sign of life of its holder. A lease that lapses is no failure of the task: it is
-released, and planned again.
+Whoever holds a task has a lease on it. An executor of the node renews it for as long as it runs, and a peer for as long
+as its session lives: those end with all that they hold, so only the leases of agents, who come when they like, need to
+be looked at. What an agent claims it must start within the length of one lease; what it has started it keeps for one
+more after each sign of life. A lease that lapses is no failure of the task: it is released, and planned again.
 
 The attempt is the fencing token. A holder names it with everything that it says, so one that was paused and wakes up
 cannot overwrite what has happened since: `refusal` says what that was.
@@ -26,8 +27,8 @@ class Lease(NamedTuple):
     Attributes:
         claimed_at: when the task was claimed, in milliseconds since the epoch.
         started: whether the holder has said that it began.
-        seen_at: when the holder gave its last sign of life, in milliseconds since the epoch; None while somebody else
-            watches it, as a session watches its peer.
+        seen_at: when the holder gave its last sign of life, in milliseconds since the epoch; None while it is there
+            for sure, because it waits for an answer.
     """
 
     claimed_at: int

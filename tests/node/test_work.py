@@ -12,7 +12,7 @@ from node.interfaces import Output, Store
 from node.stores.memory import MemoryStore
 from node.testing import ContractViolation, FakeAgentSession, FakeSqliteDatabase, check_work_service
 from node.work import WorkDoor
-from node.work_service import Agent, AgentRegistration, AgentState
+from node.work_service import Agent, AgentRegistration
 from protocol import ErrorCode, PeertaskError, RetryPolicy, TaskId, TaskRecord, TaskStatus
 from tests.node.work_settings import work_setting
 
@@ -129,15 +129,11 @@ class _Careless(WorkDoor):
         return ""
 
 
-class _Deaf(WorkDoor):
-    """Answers heartbeats, and does not take note of them."""
+class _Clinging(WorkDoor):
+    """Lets nobody go."""
 
-    async def heartbeat(self, agent_id: str) -> AgentState:
-        known = self._registry.agents.get(agent_id)
-        state = await super().heartbeat(agent_id)
-        if known is not None:
-            self._registry._agents[agent_id] = known
-        return state
+    async def deregister(self, agent_id: str) -> None:
+        self._registry.see(agent_id)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +141,7 @@ class _Deaf(WorkDoor):
     [
         (_Forgiving, "a paused worker is late"),
         (_Careless, "a task of another kind is not the agent's"),
-        (_Deaf, "one that beats is"),
+        (_Clinging, "an agent that left is not listed"),
     ],
 )
 async def test_the_checker_finds_a_door_that_breaks_a_promise(

@@ -8,9 +8,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+import structlog
+
 from node.interfaces import Clock
 from node.work_service import Agent, AgentRegistration, AgentStore
 from protocol import ErrorCode, PeertaskError
+
+log = structlog.get_logger(__name__)
 
 # A thousand programs on one machine are a mistake in a loop, not a plan.
 MAX_AGENTS: Final = 1_000
@@ -93,10 +97,17 @@ class AgentRegistry:
         return agent
 
     async def save_beat(self, agent: Agent) -> None:
-        """Let the store know of a sign of life, unless it has heard of one lately."""
-        if agent.heard_at - self._saved_at[agent.id] >= self._lease_ms // SAVES_A_LEASE:
-            self._saved_at[agent.id] = agent.heard_at
+        """Let the store know of a sign of life, unless it has heard of one lately.
+
+        A store that fails costs no agent its lease: it only says less exactly when the agent was heard of.
+        """
+        if agent.heard_at - self._saved_at[agent.id] < self._lease_ms // SAVES_A_LEASE:
+            return
+        self._saved_at[agent.id] = agent.heard_at
+        try:
             await self._store.save_agent(agent)
+        except PeertaskError as error:
+            log.warning("a sign of life is not saved", agent_id=agent.id, reason=str(error))
 
     def lapses_at(self, agent: Agent) -> int:
         """Return when an agent counts as gone unless it gives a sign of life, in milliseconds since the epoch."""

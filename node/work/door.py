@@ -127,12 +127,14 @@ class WorkDoor(WorkService):
 
     async def cleanup_expired(self) -> Sequence[Agent]:
         """Forget silent agents; see `WorkService.cleanup_expired`."""
-        expired = [agent for agent in self._registry.agents.values() if self._is_expired(agent)]
-        for agent in expired:
-            await self._dismiss(agent.id, "its agent gave no sign of life", ErrorCode.LEASE_LOST)
-            await self._registry.remove(agent.id)
-            log.warning("agent was silent for too long", agent_id=agent.id, heard_at=agent.heard_at)
-        return expired
+        removed: list[Agent] = []
+        for agent in [agent for agent in self._registry.agents.values() if self._is_expired(agent)]:
+            if self._registry.agents.get(agent.id) is agent:  # it may have come back while another one was removed
+                await self._dismiss(agent.id, "its agent gave no sign of life", ErrorCode.LEASE_LOST)
+                await self._registry.remove(agent.id)
+                log.warning("agent was silent for too long", agent_id=agent.id, heard_at=agent.heard_at)
+                removed.append(agent)
+        return removed
 
     def _is_expired(self, agent: Agent) -> bool:
         return self._registry.lapses_at(agent) <= self._clock.now() and not self._offers.is_waiting(agent.id)

@@ -10,7 +10,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from node.interfaces import Output, Store
 from node.stores.memory import MemoryStore
-from node.testing import ContractViolation, FakeAgentSession, FakeSqliteDatabase, check_work_service
+from node.testing import (
+    ContractViolation,
+    FakeAgentSession,
+    FakeSqliteDatabase,
+    HeldStore,
+    check_work_service,
+    make_task,
+)
 from node.work import WorkDoor
 from node.work_service import Agent, AgentRegistration
 from protocol import ErrorCode, PeertaskError, RetryPolicy, TaskId, TaskRecord, TaskStatus
@@ -151,3 +158,57 @@ async def test_the_checker_finds_a_door_that_breaks_a_promise(
     monkeypatch.setattr("tests.node.memory_node.WorkDoor", door)
     with pytest.raises(ContractViolation, match=promise):
         await check_work_service(work_setting)
+
+
+# --- bad luck --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_that_is_not_saved_yet_is_not_claimed() -> None:
+    """Nobody is told of it, so nobody gets it."""
+    store = HeldStore()
+    async with work_setting(store) as at, FakeAgentSession(at.work) as agent:
+        store.hold()
+        task = make_task(kind="agent", sender=at.own_id)
+        at.tasks.submit(task, requester=at.own_id, target=None)
+        assert await agent.claim() is None
+        with pytest.raises(PeertaskError, match="it waits for something else") as refused:
+            await agent.claim_task(task.id)
+        assert refused.value.code is ErrorCode.CONFLICT
+        store.release()
+        assert (await agent.claim_task(task.id)).attempt == 1
+
+
+async def test_a_store_that_fails_costs_no_agent_its_lease() -> None:
+    """A sign of life counts although it cannot be written down."""
+
+    class FullStore(MemoryStore):
+        full = False
+
+        async def save_agent(self, agent: Agent) -> None:
+            if self.full:
+                raise PeertaskError("no room is left", code=ErrorCode.STORE_FAILED)
+            await super().save_agent(agent)
+
+    store = FullStore()
+    async with work_setting(store) as at, FakeAgentSession(at.work) as agent:
+        await at.submit()
+        await agent.start(await agent.claim())
+        store.full = True
+        for _ in range(4):
+            await at.pass_time(at.lease_ms // 2)
+            await agent.beat()
+        assert (await agent.complete()).lost_leases == 0
+        with pytest.raises(PeertaskError, match="no room is left"):
+            await FakeAgentSession(at.work).register()
+
+
+async def test_the_double_of_an_agent_asks_for_what_it_needs_to_know() -> None:
+    """It names no task by chance, leaves quietly when it was forgotten, and not at all when it has crashed."""
+    async with work_setting() as at:
+        async with FakeAgentSession(at.work) as agent:
+            with pytest.raises(ValueError, match="has 0 claims; name one"):
+                await agent.complete()
+            await at.work.deregister(agent.agent_id)
+        async with FakeAgentSession(at.work) as agent:
+            agent.crash()
+        assert [state.agent.id for state in at.work.active_agents()] == [agent.agent_id]

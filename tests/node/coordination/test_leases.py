@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from node.coordination.leases import CHECKS_A_LEASE, Lease, lapsed, lease_lost, refusal
+from node.coordination.retries import MAX_LOST_LEASES, after_failure
 from node.testing import START_MS, make_task
 from protocol import (
     Claimed,
     Completed,
     ErrorCode,
+    Failed,
+    Failure,
     PeerId,
     Released,
     Started,
@@ -113,3 +118,20 @@ def test_a_lost_lease_says_what_was_missed(facts: tuple[type[Transition], ...], 
     error = lease_lost(_after(*facts), LEASE_MS)
     assert error.code is ErrorCode.LEASE_LOST
     assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("target", "holder", "ends"),
+    [(None, TWO, True), (ONE, TWO, True), (ONE, ONE, False)],
+    ids=["anywhere", "an agent of the node that was named", "a peer that was named"],
+)
+def test_a_task_that_loses_worker_after_worker_ends(target: PeerId | None, holder: PeerId, ends: bool) -> None:  # noqa: FBT001
+    """It is more likely to kill them than to be unlucky; only a peer that was asked by name is waited for."""
+    task = make_task()
+    record = begin(Submitted(task, START_MS, ONE, target))
+    failure = Failure.of(ErrorCode.LEASE_LOST, "lost")
+    for attempt in range(1, MAX_LOST_LEASES + 1):
+        record = advance(record, Claimed(task.id, START_MS, attempt, holder, START_MS + LEASE_MS))
+        fact = after_failure(record, failure, now=START_MS, rng=random.Random(1))
+        assert isinstance(fact, Failed) is (ends and attempt == MAX_LOST_LEASES)
+        record = advance(record, fact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
@@ -14,13 +15,16 @@ from node.interfaces import Output
 from node.work_service import AgentRegistration, Claim
 from protocol import ErrorCode, PeertaskError, TaskRecord, parse_task_id
 
+_Value = TypeVar("_Value")
+
 _NO_CONTENT = 204
 
 
 async def register(gateway: Gateway, call: Call) -> Reply:
     """Let an agent take part."""
     body = call.body
-    agent = await gateway.work.register(AgentRegistration(id=body.id, kinds=body.kinds, persona=body.persona))
+    registration = AgentRegistration(id=body.id, kinds=body.kinds, persona=body.persona)
+    agent = await _saved(gateway.work.register(registration))
     return Reply(AgentView.of(await gateway.work.heartbeat(agent.id)))
 
 
@@ -36,7 +40,7 @@ async def heartbeat(gateway: Gateway, call: Call) -> Reply:
 
 async def deregister(gateway: Gateway, call: Call) -> Reply:
     """Let an agent go."""
-    await gateway.work.deregister(_agent(call))
+    await _saved(gateway.work.deregister(_agent(call)))
     return Reply(None, _NO_CONTENT)
 
 
@@ -93,8 +97,13 @@ def _agent(call: Call) -> str:
 
 
 async def _ended(work: Awaitable[TaskRecord]) -> Reply:
+    return Reply(TaskView.of(await _saved(work)))
+
+
+async def _saved(work: Awaitable[_Value]) -> _Value:
+    """Return what comes of something that is to be saved, unless that takes too long."""
     with trio.move_on_after(SAVE_PATIENCE_S):
-        return Reply(TaskView.of(await work))
+        return await work
     raise _not_saved()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import trio
 
 from node import NodeConfig, open_node
 from node.gateways.http.work_client import WorkClient
+from node.testing import FakeAgentSession
 from protocol import ErrorCode, PeerId, PeertaskError
 
 # Bounds every test; a session opens in some 50 ms.
@@ -36,6 +40,40 @@ async def test_an_agent_goes_on_with_its_task_over_a_restart_of_the_node(tmp_pat
             done = await agent.complete(claim, "a coast")
             assert (done.attempt, done.lost_leases, done.holder) == (1, 0, "agent-1")
             assert (await node.result(task_id)).result == "a coast"
+
+
+async def test_a_worker_that_was_stopped_and_goes_on_overwrites_nothing(tmp_path: Path) -> None:
+    """SIGSTOP for longer than a lease: somebody else does the task, and what the first one delivers is refused."""
+    # covers COORD-6, COORD-24, COORD-58
+    config = NodeConfig(data=tmp_path, heartbeat_ms=300, lease_ms=1_000, store="sqlite")
+    with trio.fail_after(TEST_S):
+        async with open_node(config) as node:
+            command = [sys.executable, str(Path(__file__).with_name("stopped_worker.py")), str(tmp_path)]
+            worker = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+            try:
+                while "draw" not in node.work.kinds:
+                    await trio.sleep(0.01)
+                task_id = await node.enqueue("draw", kind="draw")
+                assert await _line(worker) == b"working\n"
+                worker.send_signal(signal.SIGSTOP)
+                async with FakeAgentSession(node.work, ("draw",)) as other:
+                    await other.claim(wait_s=30)
+                    record = await other.complete("in time")
+                    assert record.result is not None
+                    assert (record.result.result, record.holder) == ("in time", other.agent_id)
+                    assert (record.failures, record.lost_leases >= 1) == (0, True)
+                    worker.send_signal(signal.SIGCONT)
+                    assert await _line(worker) == b"STALE_ATTEMPT\n"
+                    assert node.get_task(task_id) == record
+            finally:
+                worker.kill()
+                await worker.wait()
+
+
+async def _line(worker: trio.Process) -> bytes:
+    """Return the next thing that a worker prints."""
+    assert worker.stdout is not None
+    return bytes(await worker.stdout.receive_some())
 
 
 async def test_peers_hear_of_what_an_agent_does(tmp_path: Path) -> None:

@@ -189,8 +189,8 @@ class Dispatcher(Assigner):
         node has ended since: a record does not tell, and to stop a task twice does no harm.
         """
         for record in reversed(self._manager.list_tasks()):
-            if record.status in _STOPPED and record.holder not in (None, self._own_id):
-                self._remote.abandon(record.id, record.holder)
+            if record.status in _STOPPED:
+                self._tell_to_stop(record)
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is TaskStatus.PENDING:
@@ -239,7 +239,12 @@ class Dispatcher(Assigner):
 
     def _abandon(self, record: TaskRecord) -> None:
         """Tell a peer that was lost with a task, and may still work on it, that nobody waits for its answer."""
-        if record.lost_leases and record.holder not in (None, self._own_id) and not self._offers.knows(record.holder):
+        if record.lost_leases:
+            self._tell_to_stop(record)
+
+    def _tell_to_stop(self, record: TaskRecord) -> None:
+        """Tell the peer that had a task, if one had it; an agent hears it when it asks."""
+        if record.holder not in (None, self._own_id) and not self._offers.knows(record.holder):
             self._remote.abandon(record.id, record.holder)
 
     def _wake_if_waiting(self) -> None:

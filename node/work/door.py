@@ -160,7 +160,7 @@ class WorkDoor(WorkService):
             attempt=delegation.attempt,
             status=record.status,
             progress=record.progress,
-            stop=record.status is TaskStatus.CANCELLING,
+            stop=record.terminal or record.status is TaskStatus.CANCELLING,
         )
 
     # --- claiming ----------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ class Node(NodeControl):
             self._clock,
             own_id=self.peer_id,
             lease_ms=config.lease_ms,
+            note=self.note,
         )
         self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
         for executor in (MockExecutor(config.mock_seed), EchoExecutor(), *executors):

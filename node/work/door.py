@@ -62,6 +62,7 @@ class WorkDoor(WorkService):
         clock: tells the time.
         own_id: this node, whose id no agent may have.
         lease_ms: the length of a lease, in milliseconds.
+        note: told, by name and fields, of agents that come and go; for the audit log.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class WorkDoor(WorkService):
         *,
         own_id: PeerId,
         lease_ms: int,
+        note: Callable[..., None] = lambda _fact, **_fields: None,
     ) -> None:
         self._service = service
         self._registry = registry
@@ -82,6 +84,7 @@ class WorkDoor(WorkService):
         self._clock = clock
         self._own_id = own_id
         self._lease_ms = lease_ms
+        self._note = note
 
     # --- agents ------------------------------------------------------------------------------------------------------
 
@@ -105,6 +108,7 @@ class WorkDoor(WorkService):
                 retry_after_ms=self._lease_ms,
             )
         agent = await self._registry.add(registration)
+        self._note("AgentRegistered", agent_id=agent.id, kinds=list(agent.kinds), persona=agent.persona)
         log.info("agent registered", agent_id=agent.id, kinds=agent.kinds, persona=agent.persona)
         return agent
 
@@ -119,6 +123,7 @@ class WorkDoor(WorkService):
         self._registry.see(agent_id)
         await self._dismiss(agent_id, "its agent has left", ErrorCode.DRAINING)
         await self._registry.remove(agent_id)
+        self._note("AgentLeft", agent_id=agent_id)
         log.info("agent left", agent_id=agent_id)
 
     def active_agents(self) -> Sequence[AgentState]:
@@ -132,6 +137,7 @@ class WorkDoor(WorkService):
             if self._registry.agents.get(agent.id) is agent:  # it may have come back while another one was removed
                 await self._dismiss(agent.id, "its agent gave no sign of life", ErrorCode.LEASE_LOST)
                 await self._registry.remove(agent.id)
+                self._note("AgentLapsed", agent_id=agent.id, heard_at=agent.heard_at)
                 log.warning("agent was silent for too long", agent_id=agent.id, heard_at=agent.heard_at)
                 removed.append(agent)
         return removed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,6 +48,7 @@ class MemoryNode:
         former: the node that this one is after a restart of its process: it goes on with the same network.
         lease_ms: the length of a lease.
         clock: what it reads; trio's when None.
+        note: told of agents that come and go.
     """
 
     def __init__(  # noqa: PLR0913 - it is put together from many parts
@@ -63,6 +64,7 @@ class MemoryNode:
         former: MemoryNode | None = None,
         lease_ms: int = LEASE_MS,
         clock: Clock | None = None,
+        note: Callable[..., None] = lambda _fact, **_fields: None,
     ) -> None:
         self.network: MemoryNetwork = MemoryNetwork(hub, name, limits=limits) if former is None else former.network
         self.peer_id = self.network.peer_id
@@ -108,6 +110,7 @@ class MemoryNode:
             self.clock,
             own_id=self.peer_id,
             lease_ms=lease_ms,
+            note=note,
         )
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from node.interfaces import Output, Store
 from node.stores.memory import MemoryStore
 from node.testing import (
+    START_MS,
     ContractViolation,
     FakeAgentSession,
     FakeSqliteDatabase,
@@ -212,3 +213,20 @@ async def test_the_double_of_an_agent_asks_for_what_it_needs_to_know() -> None:
         async with FakeAgentSession(at.work) as agent:
             agent.crash()
         assert [state.agent.id for state in at.work.active_agents()] == [agent.agent_id]
+
+
+async def test_agents_that_come_and_go_are_noted() -> None:
+    """For the audit log of the node: who registered for what, who left, and who fell silent, and when."""
+    # covers COORD-8, COORD-24
+    noted: list[tuple[str, dict[str, object]]] = []
+    async with work_setting(note=lambda fact, **fields: noted.append((fact, fields))) as at:
+        async with FakeAgentSession(at.work, agent_id="one", persona="writer"):
+            await FakeAgentSession(at.work, agent_id="two").register()
+        await at.pass_time(at.lease_ms)
+        await at.work.cleanup_expired()
+    assert noted == [
+        ("AgentRegistered", {"agent_id": "one", "kinds": ["agent"], "persona": "writer"}),
+        ("AgentRegistered", {"agent_id": "two", "kinds": ["agent"], "persona": None}),
+        ("AgentLeft", {"agent_id": "one"}),
+        ("AgentLapsed", {"agent_id": "two", "heard_at": START_MS}),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from trio.testing import wait_all_tasks_blocked
 
@@ -15,11 +16,11 @@ LEASE_MS = 30_000
 
 
 @asynccontextmanager
-async def work_setting(store: Store | None = None) -> AsyncIterator[WorkSetting]:
+async def work_setting(store: Store | None = None, **options: Any) -> AsyncIterator[WorkSetting]:
     """A node of real parts whose clock stands still until the test lets time pass."""
     clock = FakeClock()
     async with open_memory_hub() as hub:
-        node = MemoryNode(hub, "node", store=store, lease_ms=LEASE_MS, clock=clock)
+        node = MemoryNode(hub, "node", store=store, lease_ms=LEASE_MS, clock=clock, **options)
 
         async def pass_time(ms: int) -> None:
             clock.advance(ms)

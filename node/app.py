@@ -49,6 +49,10 @@ from node.retrying import submit_again
 from node.storage import Storage, persona_sources, storage_of
 from node.stores.measured import MeasuredStore
 from node.telemetry import NodeMetrics, default_to_stdlib_logging, inject_traceparent, store_tracer
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
+from node.work_service import WorkService
 from protocol import (
     ErrorCode,
     PeerAdvert,
@@ -86,6 +90,7 @@ class Node(NodeControl):
         feed: tells what happens to them.
         offering: what it offers to the node that it works for; None when it works for nobody in particular.
         coordination: what it coordinates with; None when the settings say that it does not.
+        work: the door of outside workers.
     """
 
     def __init__(self, config: NodeConfig, executors: Iterable[Executor] = (), store: Store | None = None) -> None:
@@ -119,7 +124,6 @@ class Node(NodeControl):
         self._notary = Notary(self.peer_id, signer(key_pair), verify, config.receipts)
         self._remote = RemoteDelegate(self._network, self._trusts, self._notary)
         self.offering = _offering_of(config, self._network, self._advert_for)
-        self.coordination = _coordination_of(config, self.manager, storage.store)
         self._gateway = PeerGateway(
             self.manager,
             self.feed,
@@ -130,7 +134,10 @@ class Node(NodeControl):
             usage=self.manager.usage,
             notary=self._notary,
             offering=self.offering,
+            outside_kinds=lambda: self.work.kinds,
         )
+        self._registry = AgentRegistry(storage.agents(), self._clock, config.lease_ms, self._network.announce)
+        offers = Offers(self._registry.agents)
         self._dispatcher = Dispatcher(
             self.manager,
             self.feed,
@@ -140,7 +147,20 @@ class Node(NodeControl):
             self._remote,
             random.Random(),
             self._trusts,
+            offers=offers,
+            lease_ms=config.lease_ms,
         )
+        self.work = WorkDoor(
+            self.manager,
+            self._registry,
+            offers,
+            self._dispatcher,
+            self._clock,
+            own_id=self.peer_id,
+            lease_ms=config.lease_ms,
+            note=self.note,
+        )
+        self.coordination = _coordination_of(config, self.manager, storage.store, self.work)
         self._audit = audit_of(config, self._clock, self.feed, self._network, signer(key_pair))
         if self.coordination is not None:
             self._gateway.personas = self._dispatcher.personas = self.coordination.personas
@@ -165,6 +185,7 @@ class Node(NodeControl):
         ):
             if self.coordination is not None:
                 await self.coordination.personas.load()
+            await self._registry.load()
             nursery.start_soon(self._dispatcher.run)
             nursery.start_soon(self._sweep)
             for address in filter(None, (*self.config.peers, *self.config.rendezvous_at, self.config.work_for)):
@@ -196,7 +217,7 @@ class Node(NodeControl):
         from node.gateways.http.server import serve  # noqa: PLC0415
 
         self._set_up_metrics()
-        gateway = Gateway(self.manager, self, self._clock, self.config.payload_bytes)
+        gateway = Gateway(self.manager, self, self._clock, self.work, self.config.payload_bytes)
         stop, stopped = trio.Event(), trio.Event()
 
         async def answer(task_status: trio.TaskStatus[object]) -> None:
@@ -254,6 +275,7 @@ class Node(NodeControl):
         self._metrics.gauge("open_tasks", "Tasks that have not ended.", lambda: self.manager.open_tasks)
         self._metrics.gauge("waiting_tasks", "Tasks that wait for an executor.", lambda: self._dispatcher.waiting)
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
+        self._metrics.gauge("agents", "Outside workers that are there.", lambda: len(self.work.active_agents()))
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
 
     def note(self, fact: str, **fields: Any) -> None:
@@ -487,7 +509,8 @@ class Node(NodeControl):
 
     def _check_somebody_may_come(self, kind: str) -> None:
         known = any(not peer.hearsay for peer in self._network.peers())
-        if kind not in self._executors and not known and not self.config.workers:
+        here = kind in self._executors or kind in self.work.kinds
+        if not here and not known and not self.config.workers:
             raise TaskRejected(
                 f"this node has no executor for kind {kind!r}, and knows no peer that could have one",
                 code=ErrorCode.NO_EXECUTOR,
@@ -568,6 +591,7 @@ class Node(NodeControl):
         while True:
             await trio.sleep(SWEEP_INTERVAL_S)
             await self.manager.sweep()
+            await self.work.cleanup_expired()
 
 
 @asynccontextmanager
@@ -600,11 +624,11 @@ async def open_node(
         yield node
 
 
-def _coordination_of(config: NodeConfig, manager: TaskManager, store: Store) -> Coordination | None:
+def _coordination_of(config: NodeConfig, manager: TaskManager, store: Store, work: WorkService) -> Coordination | None:
     if not config.coordination:
         return None
     personas = PersonaLibrary(persona_sources(store, config.data), config.personas)
-    return Coordination(personas, TaskCoordinator(manager, store) if isinstance(store, TaskNumbers) else None)
+    return Coordination(personas, TaskCoordinator(manager, store, work) if isinstance(store, TaskNumbers) else None)
 
 
 def _capacity_of(config: NodeConfig) -> Capacity:

@@ -186,7 +186,8 @@ class _Settings(BaseModel):
     redis_connect_timeout_ms: int = REDIS_CONNECT_TIMEOUT_MS
     """How long a connection to the server of the `redis` store, or an answer, may take, in milliseconds."""
     lease_ms: IntervalMs = LEASE_MS
-    """How long a worker may be silent about a task before the task is taken from it, in milliseconds."""
+    """How long an outside worker may be silent before its tasks are taken from it, and how long it has to start what it
+    has claimed, in milliseconds."""
     heartbeat_ms: IntervalMs = HEARTBEAT_MS
     """How often a session shows that it is alive, in milliseconds; half as often while nothing is under way."""
     silence_ms: IntervalMs = SILENCE_MS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from node.interfaces import PeerInfo, TaskCoordinationService
@@ -48,6 +48,10 @@ class TaskNumbers(ABC):
     @abstractmethod
     async def number_of(self, task_id: TaskId) -> int | None:
         """Return the number of a task, greater than 0; None when it is not saved."""
+
+    @abstractmethod
+    async def numbers_of(self, task_ids: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return the numbers of those of some tasks that are saved."""
 
     @abstractmethod
     async def task_of(self, number: int) -> TaskId | None:

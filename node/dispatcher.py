@@ -19,6 +19,7 @@ from node.config import LEASE_MS
 from node.coordination.blocked import BlockedTasks
 from node.coordination.dependencies import for_worker, with_inputs
 from node.coordination.explain import Explanation, Situation, explain
+from node.coordination.leases import Lease, lapsed, lease_lost
 from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
 from node.coordination.retries import after_failure, after_restart, pause_ms
@@ -29,6 +30,8 @@ from node.manager import TaskManager
 from node.persona_library import PersonaLibrary
 from node.personas import Persona
 from node.runners import LocalAttempt, RunnerPool
+from node.work.offers import Offers
+from node.work_service import Assigner
 from protocol import (
     MAX_MESSAGE_CHARS,
     Cancelled,
@@ -52,6 +55,7 @@ from protocol import (
     TaskId,
     TaskNotFound,
     TaskRecord,
+    TaskRejected,
     TaskResult,
     TaskStatus,
     Transition,
@@ -74,7 +78,7 @@ _STOPPED = frozenset({TaskStatus.CANCELLING, TaskStatus.CANCELLED})
 _OWN_FACTS = frozenset({Claimed, Started, Progressed})
 
 
-class Dispatcher:
+class Dispatcher(Assigner):
     """Brings waiting tasks to those who can do them.
 
     Args:
@@ -86,13 +90,15 @@ class Dispatcher:
         remote: hands to a peer what it is to do.
         rng: draws the jitter of retries.
         trusts: tells whether a peer may be given tasks that did not name it.
+        offers: the agents that ask for tasks, and what they have; nobody when None.
+        lease_ms: the length of a lease, in milliseconds.
 
     Attributes:
         personas: whom this node acts as, to be set before it runs; None when it does not look at personas, and does
             what it is given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it is where all parts meet
         self,
         manager: TaskManager,
         feed: Feed,
@@ -102,6 +108,9 @@ class Dispatcher:
         remote: Delegate,
         rng: random.Random,
         trusts: Callable[[PeerId], bool],
+        *,
+        offers: Offers | None = None,
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self._manager = manager
         self._clock = clock
@@ -111,6 +120,9 @@ class Dispatcher:
         self._rng = rng
         self._trusts = trusts
         self.personas: PersonaLibrary | None = None
+        self._offers = offers or Offers()
+        self.lease_ms = lease_ms
+        self._leases_due: int | None = None
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id, rng)
         self._blocked = BlockedTasks(manager.dependencies, manager.dependency, self._fail_blocked)
@@ -177,7 +189,8 @@ class Dispatcher:
         finally:
             self._nursery = None
             for attempt in list(self._attempts.values()):
-                self._release(attempt)
+                if not attempt.worker.agent:  # what agents do goes on, and they are there when the node is again
+                    self._release(attempt)
 
     async def _sleep_until(self, wake_at: int | None) -> None:
         if wake_at is None:
@@ -204,15 +217,30 @@ class Dispatcher:
         node has ended since: a record does not tell, and to stop a task twice does no harm.
         """
         for record in reversed(self._manager.list_tasks()):
-            if record.status in _STOPPED and record.holder not in (None, self._own_id):
-                self._remote.abandon(record.id, record.holder)
+            if record.status in _STOPPED:
+                self._tell_to_stop(record)
             if record.terminal or record.id in self._attempts:
                 continue
             if record.status is TaskStatus.PENDING:
                 if not (record.task.depends_on and self._blocked.takes(record)):
                     self._backlog.update(record)
                 continue
+            if self._offers.knows(record.holder):
+                self._resume(record)
+                continue
             self._record(after_restart(record, self._own_id, self._clock.now()))
+
+    def _resume(self, record: TaskRecord) -> None:
+        """Let an agent keep what it was doing when the process of this node ended: it has a whole lease to say so."""
+        attempt = Attempt(self, self._manager, self._clock, record, self._offers.worker_of(record), self._clock.now())
+        attempt.attempt = record.attempt
+        attempt.has_started = record.status is not TaskStatus.CLAIMED
+        self._attempts[record.id] = attempt
+        self._backlog.update(record)
+        self._offers.begin(attempt)
+        self._watch(attempt)
+        if record.status is TaskStatus.CANCELLING:
+            self._cancel(record)
 
     def _observe(self, change: Change) -> None:
         record, fact = change
@@ -261,7 +289,12 @@ class Dispatcher:
 
     def _abandon(self, record: TaskRecord) -> None:
         """Tell a peer that was lost with a task, and may still work on it, that nobody waits for its answer."""
-        if record.lost_leases and record.holder not in (None, self._own_id):
+        if record.lost_leases:
+            self._tell_to_stop(record)
+
+    def _tell_to_stop(self, record: TaskRecord) -> None:
+        """Tell the peer that had a task, if one had it; an agent hears it when it asks."""
+        if record.holder not in (None, self._own_id) and not self._offers.knows(record.holder):
             self._remote.abandon(record.id, record.holder)
 
     def _wake_if_waiting(self) -> None:
@@ -274,16 +307,44 @@ class Dispatcher:
 
     def _dispatch(self, nursery: trio.Nursery) -> int | None:
         now = self._clock.now()
-        limit_at = self._end_overdue(now)
+        ends = (self._end_overdue(now), self._end_lapsed(now))
         if self._manager.draining:
-            return limit_at
+            return min((at for at in ends if at is not None), default=None)
         decision = plan(self._backlog, self._call_roll(), now=now)
         for task_id in (*decision.expired, *self._blocked.expired(now)):
             self._expire(task_id, now)
         for task_id, worker in decision.starts:
             self._start(self._manager.latest(task_id), worker, now, nursery)
-        wake_ats = (limit_at, decision.wake_at, self._blocked.next_deadline())
+        wake_ats = (*ends, decision.wake_at, self._blocked.next_deadline())
         return min((at for at in wake_ats if at is not None), default=None)
+
+    # --- for those who ask for work ----------------------------------------------------------------------------------
+
+    def plan_now(self) -> None:
+        """Ask the plan at once; see `Assigner.plan_now`."""
+        self._check_gives_work()
+        if self._nursery is not None:
+            self._dispatch(self._nursery)
+        self.wake()
+
+    def claim_for(self, worker: Worker, task_id: TaskId) -> bool:
+        """Give a worker a task out of turn; see `Assigner.claim_for`."""
+        self._check_gives_work()
+        now = self._clock.now()
+        record = None if self._nursery is None else self._backlog.claim(task_id, now)
+        if record is None or self._nursery is None:
+            return False
+        worker.busy += 1
+        self._start(record, worker, now, self._nursery)
+        return True
+
+    def waiting_tasks(self) -> list[TaskRecord]:
+        """Return what waits for a worker, by priority, then by age."""
+        return self._backlog.waiting(self._clock.now())
+
+    def _check_gives_work(self) -> None:
+        if self._manager.draining:
+            raise TaskRejected("this node is stopping and gives no more work", code=ErrorCode.DRAINING)
 
     def _call_roll(self) -> Roster:
         for kind, executor in self._executors.items():
@@ -297,8 +358,9 @@ class Dispatcher:
                 self._roster = None
         if self._peers_stale:
             self._refresh_peers()
-        if self._roster is None:
-            self._roster = Roster([*self._local.values(), *self._peers.values()], self._own_id)
+        agents = list(self._offers.workers())
+        if self._roster is None or agents:  # they come and go as they ask
+            self._roster = Roster([*self._local.values(), *agents, *self._peers.values()], self._own_id)
         return self._roster
 
     def _refresh_peers(self) -> None:
@@ -318,7 +380,7 @@ class Dispatcher:
     def _start(self, record: TaskRecord, worker: Worker, now: int, nursery: trio.Nursery) -> None:
         task_id = record.id
         attempt = Attempt(self, self._manager, self._clock, record, worker, now)
-        claimed = Claimed(task_id, now, attempt.attempt, worker.peer_id, now + LEASE_MS)
+        claimed = Claimed(task_id, now, attempt.attempt, worker.peer_id, now + self.lease_ms)
         # Before anybody is told of the claim, because whoever is may cancel the task at once.
         self._attempts[task_id] = attempt
         attempt.has_started = worker.peer_id == self._own_id
@@ -362,10 +424,22 @@ class Dispatcher:
         return pool
 
     def _delegate(self, attempt: Attempt) -> None:
-        deadline = attempt.deadline
-        if deadline is not None:
-            self._limit(attempt, deadline)
-        self._remote.begin(attempt)
+        self._watch(attempt)
+        self._delegate_of(attempt).begin(attempt)
+
+    def _delegate_of(self, attempt: Attempt) -> Delegate:
+        return self._offers if attempt.worker.agent else self._remote
+
+    def _watch(self, attempt: Attempt) -> None:
+        """End a delegated attempt that takes too long; of an agent also one whose lease lapses."""
+        agent = attempt.worker.agent
+        # A peer sees itself to the time that one execution may take, and its session tells whether it lives.
+        limit = attempt.limit_ms() if agent else attempt.remaining_ms()
+        if limit is not None:
+            self._limit(attempt, self._clock.now() + limit)
+        if agent and self._leases_due is None:
+            self._leases_due = attempt.begun_at + self.lease_ms
+            self._wake.set()
 
     def _limit(self, attempt: Attempt, at: int) -> None:
         """End a delegated attempt at a time, whatever its peer does."""
@@ -380,11 +454,27 @@ class Dispatcher:
         while self._limits and (self._limits[0][0] <= now or self._limits[0][2].over):
             _, _, attempt = heapq.heappop(self._limits)
             if not attempt.over:
+                delegate = self._delegate_of(attempt)
                 if not attempt.cancel_requested:
-                    self._remote.stop(attempt)
+                    delegate.stop(attempt)
                 attempt.finish(attempt.why_stopped())
-                self._remote.forget(attempt)
+                delegate.forget(attempt)
         return self._limits[0][0] if self._limits else None
+
+    def _end_lapsed(self, now: int) -> int | None:
+        """End the attempts of agents whose lease has lapsed, and return when to look again."""
+        if self._leases_due is None or self._leases_due > now:
+            return self._leases_due
+        leases = (
+            (attempt, Lease(attempt.begun_at, attempt.has_started, self._offers.seen_at(attempt)))
+            for attempt in self._attempts.values()
+            if attempt.worker.agent
+        )
+        over, self._leases_due = lapsed(leases, now=now, lease_ms=self.lease_ms)
+        for attempt in over:
+            attempt.finish(lease_lost(self._manager.latest(attempt.task.id), self.lease_ms))
+            self._offers.forget(attempt)
+        return self._leases_due
 
     def _cancel(self, record: TaskRecord) -> None:
         attempt = self._attempts.get(record.id)
@@ -394,7 +484,7 @@ class Dispatcher:
         attempt.cancel_requested = True
         if attempt.holder != self._own_id:
             self._limit(attempt, self._clock.now() + CANCEL_GRACE_MS)
-            self._remote.stop(attempt)
+            self._delegate_of(attempt).stop(attempt)
         elif attempt.scope is not None:
             attempt.scope.cancel()
         else:
@@ -460,7 +550,7 @@ class Dispatcher:
             now=self._clock.now(),
             rng=self._rng,
             retry_after_ms=error.retry_after_ms,
-            final=isinstance(error, TaskFailed) and attempt.holder != self._own_id,
+            final=isinstance(error, TaskFailed) and attempt.holder != self._own_id and not attempt.worker.agent,
             others=self._others_are_left(record, attempt),
         )
         self._manager.apply(fact)
@@ -581,7 +671,7 @@ class Attempt(LocalAttempt):
         self._reported_at = now
         done = min(1.0, max(0.0, fraction))
         text = message.encode("utf-8", "replace").decode()[:MAX_MESSAGE_CHARS]
-        self._apply(Progressed(self.task.id, now, self.attempt, done, text, now + LEASE_MS))
+        self._apply(Progressed(self.task.id, now, self.attempt, done, text, now + self._dispatcher.lease_ms))
 
     def why_stopped(self) -> PeertaskError:
         """Return why the scope of this attempt was cancelled."""

@@ -10,7 +10,8 @@ from node.checkpoints import CheckpointFolder
 from node.config import NodeConfig
 from node.interfaces import Store
 from node.personas import PersonaSource
-from node.stores.memory import MemoryStore
+from node.stores.memory import MemoryAgents, MemoryStore
+from node.work_service import AgentStore
 from protocol import PeerId
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Storage:
     store: Store
     checkpoints: CheckpointFolder | None = None
     place: str = ""
+
+    def agents(self) -> AgentStore:
+        """Return what keeps the agents: the store, when it can, else the memory of this process."""
+        return self.store if isinstance(self.store, AgentStore) else MemoryAgents()
 
 
 def storage_of(config: NodeConfig, owner: PeerId) -> Storage:

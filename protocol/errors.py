@@ -86,7 +86,7 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.BUSY: ErrorTraits(Fault.NOBODY, True, False, "The node is full; ask again after retry_after_ms."),
     ErrorCode.DRAINING: ErrorTraits(Fault.NOBODY, True, False, "The node is stopping and takes no new tasks."),
     ErrorCode.CONFLICT: ErrorTraits(_R, False, False, "Another task already has this UUID."),
-    ErrorCode.NOT_FOUND: ErrorTraits(_R, False, False, "The node does not know the task."),
+    ErrorCode.NOT_FOUND: ErrorTraits(_R, False, False, "The node does not know the task, or the agent."),
     ErrorCode.EXECUTION_FAILED: ErrorTraits(_W, False, True, "The executor raised an error."),
     ErrorCode.TIMEOUT: ErrorTraits(_W, False, True, "One execution took longer than the task's timeout_ms."),
     ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(

@@ -14,6 +14,7 @@ from node.stores.sqlite.migrations import known_migrations, migrate
 from node.stores.sqlite.opening import connect
 
 _COLUMN_COMMENT = re.compile(r"^ +(\w+) .*?-- (.+)$", re.MULTILINE)
+_ADDED_COMMENT = re.compile(r"^ALTER TABLE (\w+) ADD COLUMN (\w+) .*; -- (.+)$", re.MULTILINE)
 _TABLE_COMMENT = re.compile(r"((?:^-- .*\n)+)CREATE TABLE (\w+)", re.MULTILINE)
 
 
@@ -42,6 +43,8 @@ def _tables(database: sqlite3.Connection) -> Iterator[str]:
 
 def _columns(database: sqlite3.Connection, table: str, sql: str) -> Iterator[str]:
     comments = dict(_COLUMN_COMMENT.findall(sql))
+    for migration in known_migrations():
+        comments |= {name: text for altered, name, text in _ADDED_COMMENT.findall(migration.sql) if altered == table}
     references = {
         column: f"`{other}.{to}`"
         for _, _, other, column, to, *_ in database.execute(f"PRAGMA foreign_key_list({table})")

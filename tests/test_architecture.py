@@ -22,6 +22,7 @@ PROJECT = Path(__file__).parents[1]
 FOUNDATION, SIBLING, DISPATCHER, APP, BENCH, TOP = range(6)
 LAYER_OF = {
     "interfaces": FOUNDATION,
+    "work_service": FOUNDATION,
     "coordination": FOUNDATION,
     "feed": FOUNDATION,
     "config": FOUNDATION,

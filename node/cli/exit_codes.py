@@ -35,7 +35,7 @@ MEANINGS: Final = {
     ExitCode.UNREACHABLE: "No node answers at the data folder, or the peer could not be reached or was lost.",
     ExitCode.REFUSED: "The node or the peer refused: forbidden, no executor for the kind, busy or stopping.",
     ExitCode.TIMEOUT: "The time given to the task, or to one execution of it, ran out.",
-    ExitCode.NOT_FOUND: "The node does not know the task.",
+    ExitCode.NOT_FOUND: "The node does not know the task, or the agent.",
     ExitCode.DEFECT: "A defect of peertask; `--debug` shows where.",
     ExitCode.INTERRUPTED: "Ctrl-C (SIGINT) ended the command.",
     ExitCode.PIPE_CLOSED: "Whoever read the standard output went away.",

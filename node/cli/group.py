@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "personas": "List and define who may be asked to do tasks.",
     "peers": "List the peers of a node, connect and disconnect them.",
     "doctor": "Find out why peers do not see each other.",
+    "agents": "List the workers of other programs that claim tasks from a node.",
     "store": "Look after the tasks that a node keeps: check, move, tidy.",
     "id": "Print the peer id of a data folder.",
     "bench": "Measure peertask on this machine.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from protocol import PeerId, TaskId, TaskRecord
 
@@ -83,6 +83,13 @@ class FairQueue:
         if len(self._heaps) == 1:
             return next(iter(self._heaps))
         return min(self._heaps, key=lambda peer: (running.get(peer, 0), self._turns.of(peer)))
+
+    def standing(self, waiting: Mapping[TaskId, TaskRecord]) -> Iterator[TaskRecord]:
+        """Yield the tasks that stand in it, in no order."""
+        for heap in self._heaps.values():
+            for *_, task_id, seq in heap:
+                if waits(task_id, seq, waiting):
+                    yield waiting[task_id]
 
     def sweep(self, waiting: Mapping[TaskId, TaskRecord]) -> None:
         """Drop what does not wait any more."""

@@ -228,6 +228,27 @@ class Backlog:
             self.run(task_id, record.requester)
         return task_id
 
+    def waiting(self, now: int) -> list[TaskRecord]:
+        """Return what waits in the queues for a worker, in the order in which one that could do all of it would."""
+        self.due(now)
+        standing = [record for _, queue in self.queues() for record in queue.standing(self.tasks)]
+        in_time = (record for record in standing if record.deadline is None or record.deadline > now)
+        return sorted(in_time, key=lambda record: (-record.task.priority, record.created_at))
+
+    def claim(self, task_id: TaskId, now: int) -> TaskRecord | None:
+        """Let a given task run out of turn; None when it does not stand in a queue, or is too late."""
+        self.due(now)
+        record = self.tasks.get(task_id)
+        if record is None or (record.deadline is not None and record.deadline <= now):
+            return None
+        queue = self._queues.get(self.place(record))
+        if queue is None or not any(one is record for one in queue.standing(self.tasks)):
+            return None
+        self._turns.take(record.requester)
+        self._withdraw(task_id)
+        self.run(task_id, record.requester)
+        return record
+
     def strongest(self, queues: Iterable[FairQueue]) -> FairQueue:
         """Return the queue whose next task goes first; something stands in all of them."""
         return min(queues, key=lambda queue: queue.claim(self._running_by_requester))

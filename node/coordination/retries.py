@@ -123,7 +123,8 @@ def _worth_another(policy: RetryPolicy, failure: Failure) -> bool:
 
 
 def _after_loss_ms(record: TaskRecord) -> int | None:
-    movable = record.target is None or record.task.retry.elsewhere
+    # A node that was named gives its tasks to its agents, and each may be another one.
+    movable = record.target is None or record.task.retry.elsewhere or record.holder != record.target
     if movable and record.lost_leases + 1 >= MAX_LOST_LEASES:
         return None
     if record.target is not None and record.task.retry.elsewhere:

@@ -16,7 +16,7 @@ MAX_ANSWERS_KEPT = 1_000
 
 @dataclass(slots=True)
 class Worker:
-    """Someone who can take tasks on: an executor of this node, or a peer.
+    """Someone who can take tasks on: an executor of this node, a peer, or an agent that asks for a task.
 
     Attributes:
         peer_id: whose it is.
@@ -31,6 +31,8 @@ class Worker:
         latency_ms: how long word takes to it and back; 0 for this node, and where nobody has measured it.
         busy_until: until when it has asked for nothing more, in milliseconds since the epoch.
         turn: when it was last chosen out of several; a greater number is later.
+        agent: whether it is an outside worker of this node, known by the id in `peer_id`: it does what the node's own
+            executors do.
     """
 
     peer_id: PeerId
@@ -45,6 +47,7 @@ class Worker:
     latency_ms: float = 0.0
     busy_until: int = 0
     turn: int = 0
+    agent: bool = False
 
     @property
     def free(self) -> int:
@@ -92,7 +95,7 @@ class Roster:
         self._by_peer: dict[PeerId, list[Worker]] = {}
         self._able: dict[Place, Sequence[Worker]] = {}
         for worker in self.workers:
-            self._by_peer.setdefault(worker.peer_id, []).append(worker)
+            self._by_peer.setdefault(own_id if worker.agent else worker.peer_id, []).append(worker)
 
     def knows(self, peer_id: PeerId | None) -> bool:
         """Whether somebody is among the workers."""

@@ -5,7 +5,7 @@ Every answer follows a fact of the feed, so a peer is told nothing that is not s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
@@ -61,6 +61,7 @@ class PeerGateway(ChannelHandler):
         usage: what a peer has open here.
         notary: signs the receipts of results; without one they carry none.
         offering: what this node offers to the one that it works for; None when it works for nobody in particular.
+        outside_kinds: what outside workers of this node can do; nothing by default.
 
     Attributes:
         personas: whom this node acts as, to be set before it runs; None when it does not look at personas.
@@ -78,6 +79,7 @@ class PeerGateway(ChannelHandler):
         usage: Callable[[PeerId], Usage],
         notary: Notary | None = None,
         offering: Offering | None = None,
+        outside_kinds: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._service = service
         self._feed = feed
@@ -89,6 +91,7 @@ class PeerGateway(ChannelHandler):
         self._notary = notary
         self._offering = offering
         self.personas: PersonaLibrary | None = None
+        self._outside_kinds = outside_kinds
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -179,7 +182,8 @@ class PeerGateway(ChannelHandler):
         return record if record is not None and record.requester == channel.peer_id else None
 
     def _safety(self) -> dict[str, bool]:
-        return {kind: executor.safe for kind, executor in self._executors.items()}
+        outside = dict.fromkeys(self._outside_kinds(), False)
+        return outside | {kind: executor.safe for kind, executor in self._executors.items()}
 
 
 class _Delivery:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from node.interfaces import Change, Committed, Store
+from node.work_service import Agent, AgentStore
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 # A task has four facts; more of them are progress, ten a second at the most, and a watcher that comes back wants the
@@ -17,13 +18,33 @@ from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 MAX_FACTS_PER_TASK = 64
 
 
-class MemoryStore(Store):
+class MemoryAgents(AgentStore):
+    """Keeps agents in this process."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+
+    async def agents(self) -> list[Agent]:
+        """Return every agent, in the order of their registration."""
+        return sorted(self._agents.values(), key=lambda agent: agent.registered_at)
+
+    async def save_agent(self, agent: Agent) -> None:
+        """Keep an agent, instead of the one that had its id."""
+        self._agents[agent.id] = agent
+
+    async def remove_agent(self, agent_id: str) -> None:
+        """Drop an agent, if it is there."""
+        self._agents.pop(agent_id, None)
+
+
+class MemoryStore(MemoryAgents, Store):
     """Keeps everything in this process; what is appended is committed before `append` returns.
 
     What it holds outlives `running`: a node that is started again on the same store goes on where the last one stopped.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._records: dict[TaskId, TaskRecord] = {}
         self._facts: dict[TaskId, list[Fact]] = {}
         self._committed: Committed | None = None

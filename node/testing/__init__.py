@@ -11,12 +11,14 @@ seam:
 - `simulate`: many real nodes on a virtual clock, and all that goes wrong, from one seed (`node.testing.simulation`);
 - `RecordingHandler`: remembers what channels bring;
 - `HeldStore`: says that a change is saved only when the test lets it;
+- `FakeAgentSession`: an outside worker that does at the work door what it is told to;
 - `FakeSqliteDatabase`: the SQLite store in memory, with a connection to look into it.
 
 The checkers raise `ContractViolation`, which names the promise that is broken: `check_store`, `check_executor`,
-`check_network`, `check_channels`.
+`check_network`, `check_channels`, `check_work_service`.
 """
 
+from node.testing.agent_session import FakeAgentSession
 from node.testing.channel_contract import check_channels
 from node.testing.clocks import START_MS, FakeClock, TrioClock
 from node.testing.contract import ContractViolation
@@ -59,6 +61,7 @@ from node.testing.simulation import (
 )
 from node.testing.sqlite import FakeSqliteDatabase
 from node.testing.store_contract import check_store
+from node.testing.work_contract import WorkSetting, check_work_service
 
 __all__ = [
     "MAX_QUEUED_FRAMES",
@@ -68,6 +71,7 @@ __all__ = [
     "ContractViolation",
     "Delay",
     "Disk",
+    "FakeAgentSession",
     "FakeClock",
     "FakeExecution",
     "FakeSqliteDatabase",
@@ -96,11 +100,13 @@ __all__ = [
     "TrioClock",
     "Until",
     "Violation",
+    "WorkSetting",
     "Worker",
     "check_channels",
     "check_executor",
     "check_network",
     "check_store",
+    "check_work_service",
     "make_task",
     "open_memory_hub",
     "simulate",

@@ -7,7 +7,9 @@ import signal
 from functools import partial
 
 import pytest
+import trio
 
+from node.gateways.http.work_client import WorkClient
 from tests.acceptance.processes import NodeProcess, Stage, wait_until
 
 # The tests of this module share two nodes, so one process of pytest-xdist runs them all.
@@ -354,3 +356,17 @@ def test_a_graph_with_a_cycle_is_refused_with_its_path(shared_stage: Stage, loca
     refused = shared_stage.run("submit", "--data", "local", "-", stdin=json.dumps(graph))
     assert refused.code == 2
     assert "cycle: a → b → a" in refused.err or "cycle: b → a → b" in refused.err
+
+
+def test_agents_come_and_go(shared_stage: Stage, local: NodeProcess) -> None:
+    """A worker of another program is a row, or JSON with all that is known; then it is let go, and nobody is left."""
+    # covers COORD-21
+    trio.run(partial(WorkClient.register, local.folder, ("draw", "paint"), agent_id="agent-1", persona="painter"))
+    lines = [line.split("\t") for line in shared_stage.run("agents", "--data", "local").lines]
+    assert lines[0] == ["AGENT", "PERSONA", "KINDS", "TASKS", "HEARD OF", "GONE AT"]
+    assert [line[:4] for line in lines[1:]] == [["agent-1", "painter", "draw, paint", "0"]]
+    (agent,) = shared_stage.run("agents", "--data", "local", "--json").json()
+    assert (agent["id"], agent["lapses_at"] - agent["heard_at"]) == ("agent-1", 30_000)
+    nobody = shared_stage.run("agents", "--data", "local", "--remove", "agent-1")
+    assert (nobody.code, nobody.out) == (0, "")
+    assert nobody.err.startswith("No agents.")

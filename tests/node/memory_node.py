@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from node.background import open_background
+from node.config import LEASE_MS
 from node.coordination.quotas import Access
 from node.coordination.receipts import Notary
 from node.dispatcher import Dispatcher
@@ -18,12 +19,16 @@ from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.offering import Offering
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Executor, Store
+from node.interfaces import Clock, Executor, Store
 from node.manager import TaskManager
 from node.retention import Capacity
-from node.stores.memory import MemoryStore
+from node.stores.memory import MemoryAgents, MemoryStore
 from node.telemetry import default_to_stdlib_logging
 from node.testing import MemoryHub, MemoryNetwork, TrioClock
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
+from node.work_service import AgentStore
 from protocol import DEFAULT_LIMITS, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
 
 # Bounds every wait on trio's clock, which the tests let jump.
@@ -42,13 +47,16 @@ class MemoryNode:
         capacity: how much it keeps.
         allow: who may use what; may be changed while it runs.
         former: the node that this one is after a restart of its process: it goes on with the same network.
+        lease_ms: the length of a lease.
+        clock: what it reads; trio's when None.
+        note: told of agents that come and go.
 
     Attributes:
         trusts: tells whether a peer may be given tasks that did not name it; may be changed while it runs.
         offering: what it offers the node that it works for, once `work_for` has been called.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it is put together from many parts
         self,
         hub: MemoryHub,
         name: str,
@@ -59,11 +67,14 @@ class MemoryNode:
         capacity: Capacity | None = None,
         allow: dict[str, tuple[PeerId, ...]] | None = None,
         former: MemoryNode | None = None,
+        lease_ms: int = LEASE_MS,
+        clock: Clock | None = None,
+        note: Callable[..., None] = lambda _fact, **_fields: None,
     ) -> None:
         self.network: MemoryNetwork = MemoryNetwork(hub, name, limits=limits) if former is None else former.network
         self.peer_id = self.network.peer_id
         self.store = store or MemoryStore()
-        self.clock = TrioClock()
+        self.clock = clock or TrioClock()
         self.feed = Feed()
         self.executors = {executor.kind: executor for executor in (EchoExecutor(), *executors)}
         self.allow = allow if allow is not None else {}
@@ -73,6 +84,9 @@ class MemoryNode:
         self.trusts: Callable[[PeerId], bool] = lambda _: True
         self.offering: Offering | None = None
         self.gateway = self._make_gateway(None)
+        agents = self.store if isinstance(self.store, AgentStore) else MemoryAgents()
+        self.registry = AgentRegistry(agents, self.clock, lease_ms)
+        self.offers = Offers(self.registry.agents)
         self.dispatcher = Dispatcher(
             self.manager,
             self.feed,
@@ -82,6 +96,18 @@ class MemoryNode:
             self.remote,
             random.Random(7),
             self._trusts,
+            offers=self.offers,
+            lease_ms=lease_ms,
+        )
+        self.work = WorkDoor(
+            self.manager,
+            self.registry,
+            self.offers,
+            self.dispatcher,
+            self.clock,
+            own_id=self.peer_id,
+            lease_ms=lease_ms,
+            note=note,
         )
 
     def work_for(self, owner: PeerId, slots: int) -> None:
@@ -100,6 +126,7 @@ class MemoryNode:
             usage=self.manager.usage,
             notary=self._notary,
             offering=self.offering,
+            outside_kinds=lambda: self.work.kinds,
         )
 
     def _trusts(self, peer_id: PeerId) -> bool:
@@ -114,6 +141,7 @@ class MemoryNode:
             self.network.running(self.gateway, self.remote, self.advert_for),
             open_background() as nursery,
         ):
+            await self.registry.load()
             nursery.start_soon(self.dispatcher.run)
             yield self
 

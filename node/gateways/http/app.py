@@ -74,7 +74,12 @@ async def _refuse_unrouted(request: Request, error: Exception) -> Response:
 async def _read(operation: Operation, request: Request, limit: int) -> Call:
     query = None if operation.query is None else _checked(operation.query, "the query", dict(request.query_params))
     body = None if operation.body is None else _checked(operation.body, "the body", await _body(request, limit))
-    return Call(request.path_params, query, body, request.headers)
+    return Call(request.path_params, query, body, request.headers, partial(_gone, request))
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(request: Request, limit: int) -> bytes:

@@ -34,6 +34,7 @@ from node.gateways.http.response_models import (
     TaskSummary,
     TaskView,
 )
+from node.gateways.http.work_models import AgentList, AgentView
 from protocol import ErrorCode, InvalidTask, JsonObject, PeertaskError, TaskId, new_task_id
 
 # A node answers a request that does not wait within milliseconds; this long, it is frozen or swapping.
@@ -226,6 +227,14 @@ class ControlClient:
         if status >= _ERRORS_FROM:
             raise self._parse(ErrorView, status, content).error.to_error()
 
+    async def agents(self) -> tuple[AgentView, ...]:
+        """Return the outside workers that are there, in the order of their registration."""
+        return (await self._ask(AgentList, "GET", "/v1/agents")).agents
+
+    async def remove_agent(self, agent_id: str) -> None:
+        """Let an agent go; what it holds is given to others."""
+        await self._succeed("DELETE", f"/v1/agents/{quote(agent_id, safe='')}")
+
     async def info(self) -> NodeView:
         """Return what the node says about itself."""
         return await self._ask(NodeView, "GET", "/v1/node")
@@ -250,11 +259,23 @@ class ControlClient:
         query: Query | None = None,
         wait_s: float = 0.0,
     ) -> _Model:
+        return self._parse(model, *await self._succeed(method, path, body=body, query=query, wait_s=wait_s))
+
+    async def _succeed(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        query: Query | None = None,
+        wait_s: float = 0.0,
+    ) -> tuple[int, bytes]:
+        """Return the status and the content of an answer, unless that is an error."""
         query = {**(query or {}), **({"wait": wait_s} if wait_s else {})}
         status, content = await self._send(method, path, body=body, query=query, wait_s=wait_s)
         if status >= _ERRORS_FROM:
             raise self._parse(ErrorView, status, content).error.to_error()
-        return self._parse(model, status, content)
+        return status, content
 
     async def _send(
         self,

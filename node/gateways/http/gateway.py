@@ -17,6 +17,7 @@ from node.gateways.http.limits import SAVE_PATIENCE_S
 from node.gateways.http.node_control import NodeControl
 from node.gateways.http.request_models import Submission
 from node.interfaces import Change, Clock, GraphTask, TaskService
+from node.work_service import WorkService
 from protocol import (
     MAX_PAYLOAD_BYTES,
     ErrorCode,
@@ -42,12 +43,14 @@ class Call:
         query: the model of the operation's query, when it has one.
         body: the model of the operation's body, when it has one.
         headers: by lower-case name.
+        gone: returns when the client does not wait for the answer any more.
     """
 
     path: Mapping[str, str]
     query: Any
     body: Any
     headers: Mapping[str, str]
+    gone: Callable[[], Awaitable[None]]
 
     @property
     def task_id(self) -> TaskId:
@@ -79,6 +82,7 @@ class Gateway:
         service: its tasks.
         node: the rest of it.
         clock: tells the time.
+        work: its door for outside workers.
         payload_bytes: the largest task that it takes, as msgpack.
         keep_alive_s: how often a silent stream of events shows that it is there, in seconds.
         stopping: begins when the node stops.
@@ -87,6 +91,7 @@ class Gateway:
     service: TaskService
     node: NodeControl
     clock: Clock
+    work: WorkService
     payload_bytes: int = MAX_PAYLOAD_BYTES
     keep_alive_s: float = KEEP_ALIVE_S
     stopping: Stopping = field(default_factory=Stopping)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from node.gateways.http import node_handlers, persona_handlers, task_handlers
+from node.gateways.http import node_handlers, persona_handlers, task_handlers, work_handlers
 from node.gateways.http.gateway import Handler
 from node.gateways.http.persona_models import PersonaList, PersonaRequest, PersonaView
 from node.gateways.http.request_models import (
@@ -34,6 +34,19 @@ from node.gateways.http.response_models import (
     TaskList,
     TaskSummary,
     TaskView,
+)
+from node.gateways.http.work_models import (
+    AgentList,
+    AgentRequest,
+    AgentView,
+    AttemptRequest,
+    ClaimQuery,
+    ClaimView,
+    CompleteRequest,
+    FailRequest,
+    HeldTaskView,
+    ProgressRequest,
+    ReleaseRequest,
 )
 from protocol import TaskResult
 
@@ -77,6 +90,9 @@ _FACTS = (
     "Events are named `fact`, `lagged` (facts are missing here, because the client was too slow or they are no longer"
     " kept), `end` (the task has ended; its data is the task) and `stopping` (the node stops)."
 )
+
+_CLAIMED = "/v1/agents/{agent_id}/tasks/{id}"
+_NOT_THE_HOLDER = (403, 404, 409, 503)
 
 OPERATIONS: Final = (
     Operation(
@@ -214,6 +230,110 @@ OPERATIONS: Final = (
         query=FeedQuery,
         answers={200: None},
         media_type=EVENTS,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/agents",
+        name="registerAgent",
+        summary="Let an outside worker take part.",
+        handler=work_handlers.register,
+        body=AgentRequest,
+        answers={200: AgentView},
+        errors=(409, 429, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/agents",
+        name="listAgents",
+        summary="List the outside workers that are there.",
+        handler=work_handlers.list_agents,
+        answers={200: AgentList},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/agents/{agent_id}/heartbeat",
+        name="beat",
+        summary="Give a sign of life.",
+        details="It renews the leases of all tasks that the agent has started; any other request of the agent does too."
+        " 404 when the agent has not registered, or was silent for longer than a lease.",
+        handler=work_handlers.heartbeat,
+        answers={200: AgentView},
+        errors=(404, 503),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/agents/{agent_id}",
+        name="deregisterAgent",
+        summary="Let an agent go; what it holds is given to others.",
+        handler=work_handlers.deregister,
+        answers={204: None},
+        errors=(404, 503),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/agents/{agent_id}/claim",
+        name="claimTask",
+        summary="Claim a task for an agent.",
+        details="204 when none came. 409 when the task that was asked for does not wait, or somebody else was first.",
+        handler=work_handlers.claim,
+        query=ClaimQuery,
+        answers={200: ClaimView, 204: None},
+        errors=(403, 404, 409, 429, 503),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_CLAIMED}/start",
+        name="startTask",
+        summary="Tell that the work on a claimed task has begun.",
+        handler=work_handlers.start,
+        body=AttemptRequest,
+        answers={200: HeldTaskView},
+        errors=_NOT_THE_HOLDER,
+    ),
+    Operation(
+        method="POST",
+        path=f"{_CLAIMED}/progress",
+        name="progressTask",
+        summary="Tell how far the work is.",
+        details="Starts the task when that was not told. Progress never goes back: a smaller fraction than an earlier"
+        " one is a sign of life only, and the answer has the greatest.",
+        handler=work_handlers.progress,
+        body=ProgressRequest,
+        answers={200: HeldTaskView},
+        errors=_NOT_THE_HOLDER,
+    ),
+    Operation(
+        method="POST",
+        path=f"{_CLAIMED}/complete",
+        name="completeTask",
+        summary="Deliver the result of a task.",
+        details="The same result of the same attempt again is answered as the first time.",
+        handler=work_handlers.complete,
+        body=CompleteRequest,
+        answers={200: TaskView},
+        errors=(*_NOT_THE_HOLDER, 413),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_CLAIMED}/fail",
+        name="failTask",
+        summary="Tell that the work failed.",
+        details="The task is tried again when the failure is retryable and its retry policy allows it.",
+        handler=work_handlers.fail,
+        body=FailRequest,
+        answers={200: TaskView},
+        errors=_NOT_THE_HOLDER,
+    ),
+    Operation(
+        method="POST",
+        path=f"{_CLAIMED}/release",
+        name="releaseTask",
+        summary="Give a task back.",
+        details="That counts neither as a failure nor as a lost lease. A task that is to stop is cancelled then.",
+        handler=work_handlers.release,
+        body=ReleaseRequest,
+        answers={200: TaskView},
+        errors=_NOT_THE_HOLDER,
     ),
     Operation(
         method="GET",

@@ -7,11 +7,13 @@ other are refused.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from node.stores.sqlite.agents import read_agents, remove_agent, save_agent
 from node.stores.sqlite.batch import Batch, Entry
 from node.stores.sqlite.bulk import Bulk
 from node.stores.sqlite.columns import (
@@ -27,6 +29,7 @@ from node.stores.sqlite.columns import (
 )
 from node.stores.sqlite.from_rows import read_fact, read_record
 from node.stores.sqlite.to_rows import event_row, failure_row, result_row, status_row, task_row
+from node.work_service import Agent
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 Refusals = dict[TaskId, PeertaskError]
@@ -107,6 +110,7 @@ LOAD_PAGE = (
     " WHERE (created_ms, id) > (?, ?) ORDER BY created_ms, id LIMIT ?"
 )
 READ_RECORD = f"SELECT {_COLUMNS} FROM {ALL_ROWS} WHERE uuid = ?"  # noqa: S608
+READ_NUMBERS = "SELECT uuid, id FROM tasks WHERE uuid IN (SELECT value FROM json_each(?))"
 READ_FACTS = (
     "SELECT seq, fact, at_ms, attempt, body FROM events"
     " WHERE task_id = (SELECT id FROM tasks WHERE uuid = ?) AND seq > ? ORDER BY seq LIMIT ?"
@@ -309,10 +313,31 @@ class Database:
         """Drop what is said about a persona; return whether anything was."""
         return persona_id != ANYONE and self._connection.execute(FORGET_PERSONA, (persona_id,)).rowcount > 0
 
+    def numbers_of(self, task_ids: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return the numbers of those of some tasks that are in this file."""
+        numbers: dict[TaskId, int] = {}
+        for first in range(0, len(task_ids), PAGE_ROWS):
+            some = json.dumps(task_ids[first : first + PAGE_ROWS])
+            numbers.update(self._connection.execute(READ_NUMBERS, (some,)).fetchall())
+        return numbers
+
     def task_of(self, number: int) -> TaskId | None:
         """Return which task has a number in this file; None when none has."""
         row = self._connection.execute("SELECT uuid FROM tasks WHERE id = ?", (number,)).fetchone()
         return None if row is None else TaskId(row[0])
+
+    def agents(self) -> list[Agent]:
+        """Return every agent, in the order of their registration."""
+        return read_agents(self._connection)
+
+    def save_agent(self, agent: Agent) -> None:
+        """Write an agent, instead of the one that had its id."""
+        with self._transaction():
+            save_agent(self._connection, agent)
+
+    def remove_agent(self, agent_id: str) -> None:
+        """Drop an agent, if it is there."""
+        remove_agent(self._connection, agent_id)
 
 
 def _replacement(entry: Entry) -> Row:

@@ -112,7 +112,7 @@ def _record(row: Row) -> TaskRecord:
     }
     record.task = Task.from_dict(task if extra is None else {**task, **json.loads(extra)})
     record.id = record.task.id
-    record.lease_until = 0 if lease is None else _milliseconds(lease)
+    record.lease_until = 0 if lease is None else milliseconds(lease)
     _restore_rest(record, word, {} if rest is None else json.loads(rest))
     record.result = None if duration_ms is None else _result(record.id, result, duration_ms, artifacts)
     record.failure = None if failure is None else Failure.from_dict(json.loads(failure))
@@ -132,7 +132,8 @@ def _restore_rest(record: TaskRecord, word: str, rest: dict[str, Any]) -> None:
     record.receipt = Receipt.from_dict(rest["receipt"]) if "receipt" in rest else None
 
 
-def _milliseconds(exact_text: str) -> int:
+def milliseconds(exact_text: str) -> int:
+    """Return the time since the epoch that a text of SQLite stands for; raises ``ValueError``."""
     return (datetime.fromisoformat(f"{exact_text}+00:00") - _EPOCH) // _MILLISECOND
 
 

@@ -22,6 +22,7 @@ from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
 from node.stores.sqlite.thread import OwnThread, open_thread
 from node.stores.sqlite.writer import GroupWriter
+from node.work_service import Agent, AgentStore
 from protocol import ErrorCode, Fact, PeertaskError, TaskId, TaskRecord
 
 _Value = TypeVar("_Value")
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 _LOST = -2
 
 
-class SqliteStore(Store, TaskNumbers, PersonaSource):
+class SqliteStore(AgentStore, Store, TaskNumbers, PersonaSource):
     """Keeps records and all their facts in one SQLite file, with its WAL, until they are forgotten.
 
     What is committed survives `kill -9`; with `synchronous="full"` it survives the loss of power too, and each commit
@@ -216,6 +217,11 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
         async with self._reading() as file:
             return await file.read(file.database.number_of, task_id)
 
+    async def numbers_of(self, task_ids: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return the numbers of those of some tasks that are saved here."""
+        async with self._reading() as file:
+            return await file.read(file.database.numbers_of, task_ids)
+
     async def task_of(self, number: int) -> TaskId | None:
         """Return which task has a number in this file; None when none has."""
         async with self._reading() as file:
@@ -245,6 +251,28 @@ class SqliteStore(Store, TaskNumbers, PersonaSource):
         """Empty the definition of a persona, to whose row tasks may refer; see `PersonaSource.remove_persona`."""
         async with self._reading() as file:
             return await file.write(file.database.forget_persona, persona_id)
+
+    # --- agents ------------------------------------------------------------------------------------------------------
+
+    async def agents(self) -> list[Agent]:
+        """Return every agent that is kept, in the order of their registration."""
+        async with self._reading() as file:
+            return await file.read(file.database.agents)
+
+    async def save_agent(self, agent: Agent) -> None:
+        """Keep an agent, instead of the one that had its id."""
+        await self._write(Database.save_agent, agent)
+
+    async def remove_agent(self, agent_id: str) -> None:
+        """Drop an agent, if it is there."""
+        await self._write(Database.remove_agent, agent_id)
+
+    async def _write(self, change: Callable[..., None], *args: object) -> None:
+        """Change what is not in line with the tasks, between two commits."""
+        if self._file is None:
+            raise self._not_open()
+        with explained(self._place, "saved to"):
+            await self._file.thread.run_sync(change, self._file.database, *args)
 
     # --- the file ----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def status_row(row_id: int, record: TaskRecord, claimed_ms: int | None) -> Row:
         STATUS_WORDS[record.status],
         record.holder or "",
         "" if claimed_ms is None else _utc_text(claimed_ms // 1000),
-        _exact_text(record.lease_until) if record.lease_until else "",
+        exact_text(record.lease_until) if record.lease_until else "",
         record.seq,
         record.attempt,
         record.updated_at,
@@ -173,7 +173,8 @@ def _utc_text(seconds: int) -> str:
         return "9999-12-31 23:59:59"
 
 
-def _exact_text(milliseconds: int) -> str:
+def exact_text(milliseconds: int) -> str:
+    """Return a time since the epoch as SQLite's functions write it, with milliseconds."""
     return f"{_utc_text(milliseconds // 1000)}.{milliseconds % 1000:03}"
 
 

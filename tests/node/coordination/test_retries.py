@@ -207,12 +207,12 @@ def test_the_counters_are_apart() -> None:
 
 @pytest.mark.parametrize(
     ("target", "elsewhere", "fails"),
-    [(None, False, True), (PEER, True, True), (PEER, False, False), (OWN, False, False)],
+    [(None, False, True), (PEER, True, True), (PEER, False, False), (OWN, False, True)],
 )
 def test_a_task_that_loses_every_worker_is_given_up_unless_it_waits_for_one(
     target: PeerId | None, *, elsewhere: bool, fails: bool
 ) -> None:
-    """A task that kills its workers stops at sixteen; one that may only run at one peer waits for that peer."""
+    """A task that kills its workers, agents of the node among them, stops at sixteen; one for one peer waits for it."""
     policy = RetryPolicy(elsewhere=elsewhere)
     last = executing(policy=policy, target=target, lost_leases=MAX_LOST_LEASES - 1)
     before = executing(policy=policy, target=target, lost_leases=MAX_LOST_LEASES - 2)

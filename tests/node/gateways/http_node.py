@@ -13,7 +13,9 @@ import httpx
 import trio
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from node.config import LEASE_MS
 from node.coordination.explain import Explanation
+from node.coordination.roster import Worker
 from node.feed import Feed
 from node.gateways.http.events import KEEP_ALIVE_S
 from node.gateways.http.folder import ControlAddress
@@ -21,11 +23,15 @@ from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.http.openapi import openapi_document
 from node.gateways.http.server import serve
-from node.interfaces import PeerInfo, Store
+from node.interfaces import Clock, PeerInfo, Store
 from node.manager import TaskManager
 from node.retention import Capacity
-from node.stores.memory import MemoryStore
+from node.stores.memory import MemoryAgents, MemoryStore
 from node.testing.clocks import FakeClock
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
+from node.work_service import Assigner
 from protocol import (
     MAX_PAYLOAD_BYTES,
     Claimed,
@@ -42,6 +48,7 @@ from protocol import (
     Started,
     TaskId,
     TaskNotFound,
+    TaskRecord,
     TaskResult,
 )
 
@@ -110,6 +117,27 @@ class ScriptedNode(NodeControl):
         self.known.pop(peer_id, None)
 
 
+class IdleAssigner(Assigner):
+    """Has no tasks for anybody."""
+
+    def plan_now(self) -> None:
+        """Give nothing."""
+
+    def claim_for(self, worker: Worker, task_id: TaskId) -> bool:  # noqa: ARG002 - whoever asks for whatever
+        """Give nothing."""
+        return False
+
+    def waiting_tasks(self) -> list[TaskRecord]:
+        """Return none."""
+        return []
+
+
+def idle_work(manager: TaskManager, clock: Clock) -> WorkDoor:
+    """Return a door through which nobody gets a task."""
+    agents = AgentRegistry(MemoryAgents(), clock, LEASE_MS)
+    return WorkDoor(manager, agents, Offers(), IdleAssigner(), clock, own_id=OWN_ID, lease_ms=LEASE_MS)
+
+
 @dataclass(frozen=True)
 class Served:
     """A gateway that answers, and the parts behind it."""
@@ -156,11 +184,12 @@ async def serving(
     clock, node, stop = FakeClock(), ScriptedNode(), trio.Event()
     capacity = Capacity(open_tasks=open_tasks)
     manager = TaskManager(store or MemoryStore(), clock, Feed(), own_id=OWN_ID, capacity=capacity)
+    work = idle_work(manager, clock)
     with trio.fail_after(TEST_S):
         async with manager.running(), trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[ControlAddress]) -> None:
-                gateway = Gateway(manager, node, clock, payload_bytes, keep_alive_s)
+                gateway = Gateway(manager, node, clock, work, payload_bytes, keep_alive_s)
                 await serve(gateway, folder, stop=stop, bind=bind, task_status=task_status)
 
             address = await nursery.start(run)

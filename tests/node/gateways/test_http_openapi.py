@@ -18,7 +18,7 @@ from node.gateways.http.operations import OPERATIONS
 from node.manager import TaskManager
 from node.stores.memory import MemoryStore
 from node.testing.clocks import FakeClock
-from tests.node.gateways.http_node import OWN_ID, ScriptedNode, connected, serving
+from tests.node.gateways.http_node import OWN_ID, ScriptedNode, connected, idle_work, serving
 
 
 def _described() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -38,7 +38,8 @@ async def test_the_description_is_served(tmp_path: Path) -> None:
 def test_what_is_routed_and_what_is_described_are_the_same() -> None:
     """No path is secret, and none is promised in vain."""
     clock = FakeClock()
-    app = create_app(Gateway(TaskManager(MemoryStore(), clock, Feed(), own_id=OWN_ID), ScriptedNode(), clock))
+    manager = TaskManager(MemoryStore(), clock, Feed(), own_id=OWN_ID)
+    app = create_app(Gateway(manager, ScriptedNode(), clock, idle_work(manager, clock)))
     routed = {
         (route.path, method)
         for route in app.routes

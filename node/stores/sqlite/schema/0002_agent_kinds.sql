@@ -1,0 +1,1 @@
+ALTER TABLE agents ADD COLUMN kinds TEXT NOT NULL DEFAULT '[]'; -- JSON: the kinds of tasks that it does

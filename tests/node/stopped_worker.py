@@ -26,7 +26,9 @@ class Connection(http.client.HTTPConnection):
     def ask(self, path: str, **body: object) -> Any:
         """Ask the node, and return what it answers, also when it refuses."""
         self.request("POST", path, json.dumps(body))
-        return json.loads(self.getresponse().read())
+        content = self.getresponse().read()
+        self.close()  # the node ends a connection that is not used
+        return json.loads(content)
 
 
 def main() -> None:

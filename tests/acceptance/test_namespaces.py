@@ -100,6 +100,39 @@ def test_a_link_that_loses_packets_is_a_slow_link(hosts: Hosts) -> None:
     assert not peer.last_error
 
 
+def test_a_worker_behind_nat_that_nobody_can_dial_does_tasks(tmp_path: Path) -> None:
+    """It dials, asks for work and gets it over the session that it opened; also after its router has forgotten it."""
+    with open_network() as network:
+        network.add_host("owner", ASKER)
+        network.add_hidden_host("laptop", "10.78.0.2", "router", inside="10.78.0.1", outside=WORKER)
+        owner_stage, laptop = (HostStage(tmp_path, network, host) for host in ("owner", "laptop"))
+        worker_id = laptop.run("id", "--data", "laptop").lines[0]
+        listen = ("--listen", f"/ip4/{ASKER}/tcp/4001")
+        settings = {**QUICK_PULSE, "PEERTASK_KINDS": "echo"}
+        owner = owner_stage.start_node("owner", *listen, "--worker", worker_id, settings=settings)
+        offer = ("--for", owner.address, "--kind", "mock", "--slots", "2", "--json")
+        laptop.start("work", "--data", "laptop", *offer, settings=QUICK_PULSE).wait_for_lines(1)
+        assert "unreachable" in network.run_in("owner", "sh", "-c", "ip route get 10.78.0.2 2>&1 || true")
+
+        def send() -> None:
+            (sent,) = owner_stage.run("send", "--data", "owner", "--json", "Hello").json()
+            assert sent["result"] == "Mock result for: Hello"
+
+        send()
+        assert {task.holder for task in owner.tasks()} == {worker_id}
+        network.cut("owner")
+        wait_until(lambda: not connected(owner), "end of the session")
+        network.heal("owner")
+        send()
+        for stage in (owner_stage, laptop):
+            stage.close()
+
+
+def connected(node: NodeProcess) -> bool:
+    """Whether a node has a session with anybody."""
+    return any(peer.connected for peer in node.ask(lambda client: client.peers()))
+
+
 def test_an_address_that_nobody_answers_at_is_told_as_such(hosts: Hosts) -> None:
     """A firewall that drops what comes looks like nobody: the command says so, with the address, and ends."""
     worker = hosts.worker.start_node("worker", "--listen", f"/ip4/{WORKER}/tcp/4001")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
+from node.app import open_node
 from node.bench.figures import Figure, at_least, at_most, percentile
 from node.bench.pair import BODY, open_pair
+from node.config import NodeConfig
 from node.coordination.plan import Backlog, plan
 from node.coordination.roster import Roster, Worker
+from node.gateways.http.client import ControlClient
 from protocol import JsonObject, PeerId, Submitted, Task, TaskRecord, begin
 
 PENDING_TASKS = 10_000
 WORKERS = 100
 GRAPH_TASKS = 10_000
+CONCURRENT_TASKS = 100
 _ME = PeerId("12D3KooWBenchmark")
 
 
 async def coordination(seconds: float) -> list[Figure]:
-    """The plan with a long backlog; a large graph, from its submission to its end."""
-    return [*_plan(seconds), *await _graph()]
+    """The plan with a long backlog; a large graph, from its submission to its end; questions to a busy node."""
+    return [*_plan(seconds), *await _graph(), *await _status()]
 
 
 def _plan(seconds: float) -> list[Figure]:
@@ -73,3 +79,18 @@ def _tasks() -> dict[str, JsonObject]:
         }
         for number in range(GRAPH_TASKS)
     }
+
+
+async def _status() -> list[Figure]:
+    """Ask a node how a hundred tasks stand while it executes them, as the command line does (COORD-60)."""
+    samples: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_node(NodeConfig(data=Path(folder))) as node:
+            client = ControlClient(Path(folder))
+            ids = [await node.enqueue(BODY) for _ in range(CONCURRENT_TASKS)]
+            for task_id in ids:
+                begin_s = time.perf_counter()
+                await client.get(task_id)
+                samples.append((time.perf_counter() - begin_s) * 1000)
+    name = f"how a task stands, over HTTP, {CONCURRENT_TASKS} at once, p99"
+    return [Figure("coordination", name, percentile(samples, 0.99), "ms", None, (at_most(100),))]

@@ -221,11 +221,16 @@ async def idle(seconds: float) -> list[Figure]:
             for step in range(1, degree + 1):
                 await node.connect(nodes[(index + step) % number].addresses[0])
         await trio.sleep(1)
-        begin, busy = time.perf_counter(), time.process_time()
+        begin, busy, sent = time.perf_counter(), time.process_time(), psutil.net_io_counters().bytes_sent
         await trio.sleep(max(10.0, seconds * 2))
-        share = (time.process_time() - busy) / (time.perf_counter() - begin) * 100
+        taken = time.perf_counter() - begin
+        share = (time.process_time() - busy) / taken * 100
+        # All that the machine has sent: an upper bound, with the headers of TCP.
+        rate = (psutil.net_io_counters().bytes_sent - sent) / taken / number
+    name = f"{number} nodes, each connected to {degree} others"
     return [
-        Figure("idle", f"{number} nodes, each connected to {degree} others", share, "% of a core", None, (at_most(2),))
+        Figure("idle", name, share, "% of a core", None, (at_most(2),)),
+        Figure("idle", f"{name}: what a node sends", rate / KIB, "KB/s", None, (at_most(2),)),
     ]
 
 

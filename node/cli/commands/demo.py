@@ -54,7 +54,7 @@ DEFAULT_IN_FLIGHT = 4
 @click.option(
     "--chaos",
     is_flag=True,
-    help="Kill, freeze and cut off nodes at random, and see that every task still completes.",
+    help="Kill, freeze and cut off nodes at random while they run graphs of tasks, and see that every task completes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @DEBUG

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
@@ -12,7 +13,7 @@ from node.cli.demo.fleet import Fleet, Member
 from node.cli.demo.tally import Rate, Recorded
 from node.cli.demo.workload import ENDED, Job, JobState, Workload
 from node.gateways.http.response_models import EventView, TaskView
-from protocol import ErrorCode, PeertaskError, TaskStatus, new_task_id
+from protocol import ErrorCode, PeertaskError, TaskId, TaskStatus, new_task_id
 
 # A task of the demo takes half a second; one that takes a hundred times as long will never end.
 STALL_S = 60.0
@@ -58,7 +59,7 @@ class Traffic:
 
         Args:
             kill_at: kill a node when so many tasks have ended; None to kill none.
-            chaos: disturbs the nodes meanwhile; None for nobody.
+            chaos: disturbs the nodes meanwhile, which have their tasks as a graph then; None for nobody.
         """
         self.begun_at = self.ended_at = trio.current_time()
         self._patience.deadline = self.begun_at + STALL_S
@@ -66,10 +67,10 @@ class Traffic:
             async with open_background() as nursery:
                 for member in self._fleet.running:
                     await nursery.start(self._watch, member)
-                for member in self._fleet.running:
-                    for _ in range(self._in_flight):
-                        nursery.start_soon(self._ask_one_by_one, member)
-                if chaos is not None:
+                if chaos is None:
+                    self._start_asking(nursery, self._ask_one_by_one, self._in_flight)
+                else:
+                    self._start_asking(nursery, self._ask_for_graphs, 1)
                     nursery.start_soon(chaos.run)
                 if kill_at is not None:
                     await self._until(lambda: self._workload.done >= kill_at)
@@ -90,27 +91,67 @@ class Traffic:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
+    def _start_asking(self, nursery: trio.Nursery, ask: Callable[[Member], Awaitable[None]], at_once: int) -> None:
+        for member in self._fleet.running:
+            for _ in range(at_once):
+                nursery.start_soon(ask, member)
+
     async def _ask_one_by_one(self, member: Member) -> None:
         while member.is_alive:
             job = self._workload.take(member.index)
             if job is None:
                 await self._news.wait()
-                continue
-            try:
-                await self._have_done(member, job)
-            except PeertaskError as error:
-                if error.code is not ErrorCode.NODE_UNAVAILABLE or not await member.is_gone():
-                    raise
-                self._bury(member)
+            else:
+                await self._unless_gone(member, self._have_done(member, job))
+
+    async def _ask_for_graphs(self, member: Member) -> None:
+        """Ask for all that a node has to ask for at once; what it inherits from others comes as another graph."""
+        while member.is_alive:
+            jobs = list(iter(lambda: self._workload.take(member.index), None))
+            if not jobs:
+                await self._news.wait()
+            else:
+                await self._unless_gone(member, self._have_graph_done(member, jobs))
+
+    async def _unless_gone(self, member: Member, asking: Awaitable[None]) -> None:
+        try:
+            await asking
+        except (PeertaskError, ExceptionGroup) as error:
+            if not _is_of_a_node_that_is_gone(error) or not await member.is_gone():
+                raise
+            self._bury(member)
 
     async def _have_done(self, member: Member, job: Job) -> None:
-        task_id = new_task_id()
-        worker = self._fleet.members[job.worker]
-        self._workload.asked(job, task_id, trio.current_time())
-        await member.client.submit(
-            f"task {job.number}", to=worker.peer_id, id=task_id, retry={"elsewhere": True}, kind="mock"
-        )
+        task = self._task_of(job)
+        await member.client.submit(str(task.pop("prompt")), **task)
+        self._end(job, await member.client.finish(TaskId(str(task["id"]))))
+
+    async def _have_graph_done(self, member: Member, jobs: list[Job]) -> None:
+        """Have each job wait for two of those that are so many places before it as a node has in flight otherwise."""
+        tasks = [self._task_of(job) for job in jobs]
+        for place in range(self._in_flight, len(tasks)):
+            before = place - self._in_flight
+            tasks[place]["depends_on"] = [tasks[before]["id"], tasks[before + 1]["id"]]
+        await member.client.submit_graph(tasks)
+        async with trio.open_nursery() as nursery:
+            for job, task in zip(jobs, tasks, strict=True):
+                nursery.start_soon(self._finish, member, job, TaskId(str(task["id"])))
+
+    async def _finish(self, member: Member, job: Job, task_id: TaskId) -> None:
         self._end(job, await member.client.finish(task_id))
+
+    def _task_of(self, job: Job) -> dict[str, Any]:
+        """Return what to ask for, under an id that is drawn now."""
+        task_id = new_task_id()
+        self._workload.asked(job, task_id, trio.current_time())
+        worker = self._fleet.members[job.worker]
+        return {
+            "prompt": f"task {job.number}",
+            "to": worker.peer_id,
+            "id": task_id,
+            "retry": {"elsewhere": True},
+            "kind": "mock",
+        }
 
     def _end(self, job: Job, task: TaskView) -> None:
         if job.state in ENDED:  # the answer of a node that was killed in this moment, to what another was asked again
@@ -160,3 +201,9 @@ class Traffic:
         if state is not None and job.state in _STATES.values():
             job.state = state
             job.holder = event.holder
+
+
+def _is_of_a_node_that_is_gone(error: Exception) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_of_a_node_that_is_gone, error.exceptions))
+    return isinstance(error, PeertaskError) and error.code is ErrorCode.NODE_UNAVAILABLE

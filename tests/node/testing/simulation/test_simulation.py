@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from node.cli.entry import Manner, run_command
@@ -118,6 +119,7 @@ def test_what_an_executor_draws_by_itself_comes_from_the_seed() -> None:
 
 def test_a_broken_promise_is_told_with_the_command_that_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     """The command works as it stands."""
+    structlog.reset_defaults()  # a program has not configured it; tests of this process may have
     with pytest.raises(SimulationFailed, match="every task ends") as failed:
         simulate(DEFECT).check()
     command = f"peertask simulate --seed 0 --scenario {__name__}:DEFECT --nodes 5 --tasks 50 --trace"

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
-from node.coordination.dead_letters import unretried
+from node.coordination.dead_letters import retry_of, unretried
 from node.coordination.dependencies import RETRY_OF, Dependencies, check_graph, dependents_first
 from node.coordination.families import Families
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
@@ -110,6 +110,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._draining = False
         self._appending = False
         self._to_append: deque[Callable[[], None]] = deque()
+        self._repetitions: dict[TaskId | None, TaskId] = {}
         self.lookup_hits = 0
         self.lookup_misses = 0
         store.on_refused(self._refused)
@@ -612,7 +613,9 @@ class TaskManager(CheckpointedTasks, TaskService):
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
         gone = tuple(task_ids)
         for task_id in gone:
-            self._families.remove(self._records.pop(task_id).task)
+            task = self._records.pop(task_id).task
+            self._families.remove(task)
+            self._repetitions.pop(retry_of(task), None)
         if gone:
             self._store.forget(gone)
 
@@ -620,6 +623,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         task = record.task
         if task.depends_on:
             self.dependencies.add(task, self._records.get)
+            for dependency in task.depends_on if self._repetitions else ():
+                self._note_repetitions_of(dependency)
         if task.parent_id is not None:
             self._families.add(task)
         if task.metadata:
@@ -637,9 +642,20 @@ class TaskManager(CheckpointedTasks, TaskService):
         repeated = self._latest(TaskId(named)) if isinstance(named, str) else None
         if repeated is None or repeated.failure is None or repeated.requester != record.requester:
             return
+        self._repetitions[repeated.id] = record.id
         self.dependencies.repeat(record.id, repeated.id)
         if record.result is not None and record.id in self.dependencies.awaited:
             self.dependencies.complete(record.id)
+
+    def _note_repetitions_of(self, task_id: TaskId) -> None:
+        """Let those who wait for a task wait for the last one that repeats it, if it was repeated before they came."""
+        again = self._repetitions.get(task_id)
+        while again is not None:
+            record = self._latest(again)
+            if record is None:
+                return
+            self._note_repetition(record)
+            again = self._repetitions.get(again)
 
 
 class _Waiter:

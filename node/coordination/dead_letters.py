@@ -57,6 +57,13 @@ def retries_among(records: Iterable[TaskRecord]) -> dict[TaskId, TaskId]:
     return {first: again for first, again in named if first is not None}
 
 
+def _last(task_id: TaskId, retried: Mapping[TaskId, TaskId]) -> TaskId:
+    """Return the last one that repeats a task: what depended on the task depends on that when it is repeated itself."""
+    while (repetition := retried.get(task_id)) is not None:
+        task_id = repetition
+    return task_id
+
+
 def again(record: TaskRecord, retried: Mapping[TaskId, TaskId], *, own_id: PeerId, new_id: TaskId, now: int) -> Retry:
     """Return what to submit to have a task done again, with as much time as it was given at first.
 
@@ -92,7 +99,12 @@ def again(record: TaskRecord, retried: Mapping[TaskId, TaskId], *, own_id: PeerI
             remedy=f"See `peertask show {retried[record.id]}`, and retry that one",
         )
     task = replace(
-        record.task, id=new_id, sender=own_id, timestamp=now, metadata={**record.task.metadata, RETRY_OF: record.id}
+        record.task,
+        id=new_id,
+        sender=own_id,
+        timestamp=now,
+        depends_on=tuple(_last(dependency, retried) for dependency in record.task.depends_on),
+        metadata={**record.task.metadata, RETRY_OF: record.id},
     )
     deadline = None if record.deadline is None else now + record.deadline - record.created_at
     return Retry(task, record.target, deadline)

@@ -199,12 +199,21 @@ class Dependencies:
         self._missing[task.id] = sum(not _is_complete(known(self.source(one))) for one in needed)
 
     def repeat(self, task_id: TaskId, of: TaskId) -> None:
-        """Take note that a task repeats another one, which did not complete; no effect when nobody waits for that."""
+        """Take note that a task repeats another one, which did not complete; no effect when nobody waits for that.
+
+        Who waits for the repetition already, from the same graph, waits for both as for one.
+        """
         first = self._first.get(of, of)
-        if of in self.awaited and first not in self._complete:
-            self.awaited[task_id] = self.awaited[of]
-            self._first[task_id] = first
-            self._repeats.setdefault(first, []).append(task_id)
+        if of not in self.awaited or task_id in self._first or first in self._complete:
+            return
+        dependents = self.awaited[of]
+        for dependent in self.awaited.pop(task_id, ()):
+            if dependent in dependents:
+                self._missing[dependent] -= 1
+            dependents[dependent] = None
+        self.awaited[task_id] = dependents
+        self._first[task_id] = first
+        self._repeats.setdefault(first, []).append(task_id)
 
     def source(self, task_id: TaskId) -> TaskId:
         """Return whose result is the one of a dependency: its own, or that of its last repetition."""

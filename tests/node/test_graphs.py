@@ -247,6 +247,26 @@ async def test_a_task_that_waits_goes_on_when_what_failed_is_repeated(
     assert executor.seen[-1].task.params == {INPUTS: {bad.id: "better", hanging: "gate"}}
 
 
+async def test_a_task_waits_for_the_repetition_of_what_it_depends_on(
+    autojump_clock: MockClock, node: MemoryNode, executor: ScriptedExecutor
+) -> None:
+    """Whether the repetition came before it, comes with it in one graph, or is what it names."""
+    executor.on("bad", Raise(OSError("no disk"))).on("bad", Return("better"))
+    bad = await node.run("bad", kind="scripted")
+    patient = node.submit("patient", kind="scripted", depends_on=(bad.id,), on_failed_dependency="wait")
+    again = new_task_id()
+    both, direct = (
+        task(node, "both", bad.id, again, on_failed_dependency="wait"),
+        task(node, "direct", again, on_failed_dependency="wait"),
+    )
+    submit(node, both, direct, task(node, "bad", id=again, metadata={"retry_of": bad.id}))
+    for waiting in (patient, both.id, direct.id):
+        assert (await node.wait(waiting)).result is not None
+    late = node.submit("late", kind="scripted", depends_on=(bad.id,))
+    assert (await node.wait(late)).result is not None
+    assert executor.seen[-1].task.params == {INPUTS: {bad.id: "better"}}
+
+
 async def test_a_cancelled_dependency_fails_its_dependents(
     autojump_clock: MockClock, node: MemoryNode, executor: ScriptedExecutor
 ) -> None:

@@ -11,7 +11,17 @@ import pytest
 import trio
 
 from node.app import Node, open_node
-from protocol import ErrorCode, PeertaskError, RetryPolicy, TaskFailed, TaskNotFound, TaskStatus, new_task_id
+from node.retrying import submit_again
+from protocol import (
+    ErrorCode,
+    PeertaskError,
+    RetryPolicy,
+    TaskFailed,
+    TaskNotFound,
+    TaskRecord,
+    TaskStatus,
+    new_task_id,
+)
 
 # Bounds every test; nothing here waits.
 TEST_S = 60.0
@@ -57,3 +67,23 @@ async def test_a_policy_that_names_codes_tries_what_would_have_failed() -> None:
     async with flaky_node() as node:
         result = await node.submit("a prompt", kind="flaky", retry=policy)
         assert (result.result, node.get_task(result.task_id).failures) == ("done", 1)
+
+
+async def test_a_graph_that_failed_is_retried_in_the_order_of_its_dependencies() -> None:
+    """Whatever the order of asking: each copy depends on the copies of the others, and all complete."""
+    async with flaky_node() as node:
+        ids = await node.submit_graph(
+            {
+                "first": {"prompt": "1", "kind": "flaky"},
+                "second": {"prompt": "2", "kind": "echo", "depends_on": ["first"]},
+                "third": {"prompt": "3", "kind": "echo", "depends_on": ["second", "first"]},
+            }
+        )
+        for task_id in ids.values():
+            await node.manager.wait(task_id)
+        asked = [ids["third"], ids["second"], ids["first"]]
+        copies = list(submit_again(node.manager, asked, own_id=node.peer_id, now=1))
+        records = [copy for copy in copies if isinstance(copy, TaskRecord)]
+        assert [record.task.prompt for record in records] == ["3", "2", "1"]
+        assert records[0].task.depends_on == (records[1].id, records[2].id)
+        assert [(await node.result(record.id)).result for record in records] == ["3", "2", "done"]

@@ -19,7 +19,7 @@ import trio
 
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
 from node.coordination.dead_letters import retry_of, unretried
-from node.coordination.dependencies import RETRY_OF, Dependencies, check_graph, dependents_first
+from node.coordination.dependencies import Dependencies, check_graph, dependents_first
 from node.coordination.families import Families
 from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
 from node.coordination.restoring import restored_history
@@ -638,8 +638,8 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def _note_repetition(self, record: TaskRecord) -> None:
         """Let those who wait for a task that did not complete wait for this one, when its requester has it repeated."""
-        named = record.task.metadata.get(RETRY_OF)
-        repeated = self._latest(TaskId(named)) if isinstance(named, str) else None
+        named = retry_of(record.task)
+        repeated = None if named is None else self._latest(named)
         if repeated is None or repeated.failure is None or repeated.requester != record.requester:
             return
         self._repetitions[repeated.id] = record.id

@@ -31,8 +31,6 @@ MAX_GRAPH_TASKS: Final = 10_000
 MAX_GRAPH_DEPENDENCIES: Final = 100_000
 INPUTS: Final = "inputs"
 """The one of a task's params that holds the results of its dependencies, by their ids and in the order of naming."""
-RETRY_OF: Final = "retry_of"
-"""The key of the metadata under which a task names the one that it repeats."""
 
 # Of a cycle that is longer, the ends tell enough.
 _MAX_SHOWN_STEPS = 12

@@ -9,13 +9,13 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import PEERTASK, Child, Stage
+from tests.acceptance.processes import PEERTASK, Stage
 
 SWITCH = "switch"
 PREFIX_LENGTH = 24
@@ -140,20 +140,8 @@ class HostStage(Stage):
     """Processes at one host of a network."""
 
     def __init__(self, folder: Path, network: Network, host: str) -> None:
-        super().__init__(folder)
-        self._inside = ["ip", "netns", "exec", network.namespace(host)]
-
-    def launch(self, arguments: Sequence[str], stdin: int, out: Path, err: Path, settings: Mapping[str, str]) -> Child:
-        """Start a process at the host; `ip` becomes it."""
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            return subprocess.Popen(
-                [*self._inside, str(PEERTASK), *arguments],
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                env=self.environment | dict(settings),
-                cwd=self.folder,
-            )
+        # `ip` becomes the program, so that a process is known by its own id.
+        super().__init__(folder, ("ip", "netns", "exec", network.namespace(host), str(PEERTASK)))
 
 
 def _run(*command: str) -> str:

@@ -187,8 +187,9 @@ class NodeProcess:
 class Stage:
     """The processes of a test, or of a module of tests; ends them all in `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = (str(PEERTASK),)) -> None:
         self.folder = folder
+        self._program = program
         self._processes: list[Process] = []
         self.environment = clean_environment(folder)
 
@@ -201,7 +202,7 @@ class Stage:
     ) -> Done:
         """Run a command to its end."""
         done = subprocess.run(
-            [str(PEERTASK), *arguments],
+            [*self._program, *arguments],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=limit_s,
@@ -225,7 +226,7 @@ class Stage:
         """Start a process of its own, with its output in files; other stages know other ways."""
         with out.open("wb") as stdout, err.open("wb") as stderr:
             return subprocess.Popen(
-                [str(PEERTASK), *arguments],
+                [*self._program, *arguments],
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,

@@ -206,7 +206,7 @@ class ControlClient:
 
     async def disconnect(self, peer_id: str) -> None:
         """Have the node end the session with a peer, and not dial it again."""
-        await self._send("DELETE", f"/v1/peers/{quote(peer_id)}")
+        await self._succeed("DELETE", f"/v1/peers/{quote(peer_id)}")
 
     async def personas(self) -> PersonaList:
         """Return the personas that have a definition at the node, or that it or a peer acts as."""
@@ -223,9 +223,7 @@ class ControlClient:
 
     async def remove_persona(self, persona_id: str) -> None:
         """Forget the definition of a persona."""
-        status, content = await self._send("DELETE", f"/v1/personas/{quote(persona_id, safe='')}")
-        if status >= _ERRORS_FROM:
-            raise self._parse(ErrorView, status, content).error.to_error()
+        await self._succeed("DELETE", f"/v1/personas/{quote(persona_id, safe='')}")
 
     async def agents(self) -> tuple[AgentView, ...]:
         """Return the outside workers that are there, in the order of their registration."""

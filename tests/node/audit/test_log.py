@@ -210,7 +210,7 @@ async def test_a_folder_that_cannot_be_used_stops_nothing(autojump_clock: MockCl
 
 
 async def test_a_disk_that_stays_full_does_not_hold_the_end_up(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that stops says what it could not write."""
     with monkeypatch.context() as patch:

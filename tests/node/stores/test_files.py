@@ -222,9 +222,7 @@ async def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> N
 # --- what stands in the way ------------------------------------------------------------------------------------------
 
 
-async def test_trouble_is_told_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_trouble_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a file cannot be written `failure` says where, why and what to do; then everything is saved, in order."""
     monkeypatch.setattr(saving, "LONGEST_RETRY_S", 0.05)
     first, second = make_task(project="blocked"), make_task(project="fine")

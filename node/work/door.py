@@ -98,9 +98,8 @@ class WorkDoor(WorkService):
         agent_id = registration.id or ""
         if agent_id == self._own_id:
             raise TaskRejected(f"{agent_id} is this node itself", code=ErrorCode.CONFLICT, remedy="Choose another id")
-        if agent_id in self._registry.agents:
-            await self._dismiss(agent_id, "its agent has begun anew", ErrorCode.LEASE_LOST)
-        elif len(self._registry.agents) >= MAX_AGENTS and not await self.cleanup_expired():
+        former = agent_id in self._registry.agents
+        if not former and len(self._registry.agents) >= MAX_AGENTS and not await self.cleanup_expired():
             raise TaskRejected(
                 f"{MAX_AGENTS} agents have registered, and no more are taken",
                 code=ErrorCode.BUSY,
@@ -108,6 +107,8 @@ class WorkDoor(WorkService):
                 retry_after_ms=self._lease_ms,
             )
         agent = await self._registry.add(registration)
+        if former:
+            await self._saved_all(self._take_back(agent_id, "its agent has begun anew", ErrorCode.LEASE_LOST))
         self._note("AgentRegistered", agent_id=agent.id, kinds=list(agent.kinds), persona=agent.persona)
         log.info("agent registered", agent_id=agent.id, kinds=agent.kinds, persona=agent.persona)
         return agent
@@ -121,8 +122,7 @@ class WorkDoor(WorkService):
     async def deregister(self, agent_id: str) -> None:
         """Let an agent go; see `WorkService.deregister`."""
         self._registry.see(agent_id)
-        await self._dismiss(agent_id, "its agent has left", ErrorCode.DRAINING)
-        await self._registry.remove(agent_id)
+        await self._remove(agent_id, "its agent has left", ErrorCode.DRAINING)
         self._note("AgentLeft", agent_id=agent_id)
         log.info("agent left", agent_id=agent_id)
 
@@ -135,8 +135,7 @@ class WorkDoor(WorkService):
         removed: list[Agent] = []
         for agent in [agent for agent in self._registry.agents.values() if self._is_expired(agent)]:
             if self._registry.agents.get(agent.id) is agent:  # it may have come back while another one was removed
-                await self._dismiss(agent.id, "its agent gave no sign of life", ErrorCode.LEASE_LOST)
-                await self._registry.remove(agent.id)
+                await self._remove(agent.id, "its agent gave no sign of life", ErrorCode.LEASE_LOST)
                 self._note("AgentLapsed", agent_id=agent.id, heard_at=agent.heard_at)
                 log.warning("agent was silent for too long", agent_id=agent.id, heard_at=agent.heard_at)
                 removed.append(agent)
@@ -145,14 +144,23 @@ class WorkDoor(WorkService):
     def _is_expired(self, agent: Agent) -> bool:
         return self._registry.lapses_at(agent) <= self._clock.now() and not self._offers.is_waiting(agent.id)
 
-    async def _dismiss(self, agent_id: str, reason: str, code: ErrorCode) -> None:
-        """Take everything from an agent, and return when that is saved."""
+    async def _remove(self, agent_id: str, reason: str, code: ErrorCode) -> None:
+        """Let an agent go, and return when what it had is released, and all of it saved."""
+        released = self._take_back(agent_id, reason, code)
+        await self._registry.remove(agent_id)  # forgets it before anything else can happen, so that it claims no more
+        await self._saved_all(released)
+
+    def _take_back(self, agent_id: str, reason: str, code: ErrorCode) -> list[TaskRecord]:
+        """Take everything from an agent, and return the records of what it had."""
         self._offers.dismiss(agent_id)
         held = self._offers.held_by(agent_id)
         for delegation in held:
             self._offers.forget(delegation)
             delegation.finish(PeertaskError(reason, code=code))
-        for record in [self._service.latest(delegation.task.id) for delegation in held]:
+        return [self._service.latest(delegation.task.id) for delegation in held]
+
+    async def _saved_all(self, records: Sequence[TaskRecord]) -> None:
+        for record in records:
             await self._saved(record)
 
     def _state(self, agent: Agent) -> AgentState:

@@ -179,6 +179,26 @@ async def test_a_task_that_is_not_saved_yet_is_not_claimed() -> None:
         assert (await agent.claim_task(task.id)).attempt == 1
 
 
+async def test_an_agent_that_is_leaving_gets_no_more_tasks() -> None:
+    """Not even while what it had is being saved: nobody would do what it got then."""
+    store = HeldStore()
+    async with work_setting(store) as at:
+        agent = FakeAgentSession(at.work)
+        await agent.register()
+        for _ in range(2):
+            await at.submit()
+        await agent.claim()
+        store.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at.work.deregister, agent.agent_id)
+            await wait_all_tasks_blocked()
+            with pytest.raises(PeertaskError) as refused:
+                await at.work.claim(agent.agent_id)
+            assert refused.value.code is ErrorCode.NOT_FOUND
+            store.release()
+        assert [record.status for record in at.tasks.list_tasks()] == [TaskStatus.PENDING] * 2
+
+
 async def test_a_store_that_fails_costs_no_agent_its_lease() -> None:
     """A sign of life counts although it cannot be written down."""
 

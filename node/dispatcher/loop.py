@@ -24,16 +24,16 @@ from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
 from node.coordination.retries import after_failure, after_restart, pause_ms
 from node.coordination.roster import Roster, Worker
+from node.dispatcher.attempt import Attempt
+from node.dispatcher.peers import worker_at
 from node.feed import Feed
-from node.interfaces import Change, Channel, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
+from node.interfaces import Change, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
 from node.manager import TaskManager
 from node.persona_library import PersonaLibrary
-from node.personas import Persona
-from node.runners import LocalAttempt, RunnerPool
+from node.runners import RunnerPool
 from node.work.offers import Offers
 from node.work_service import Assigner
 from protocol import (
-    MAX_MESSAGE_CHARS,
     Cancelled,
     CancelRequested,
     Claimed,
@@ -50,7 +50,6 @@ from protocol import (
     StaleAttempt,
     Started,
     Submitted,
-    Task,
     TaskFailed,
     TaskId,
     TaskNotFound,
@@ -66,12 +65,8 @@ log = structlog.get_logger(__name__)
 
 # A worker has as long as this to stop a task and say so: TERM and KILL of a process group take it 5 s at most.
 CANCEL_GRACE_MS = 10_000
-# Ten reports a second are as many as a person or a progress bar can follow; each one is a fact, and a frame to a peer.
-PROGRESS_INTERVAL_MS = 100
 # Limits of attempts that have ended are swept out when they outnumber those that run by so many.
 SWEEP_SLACK = 64
-# What a peer that has said nothing of its limits is given at once.
-SIMPLE_PEER_SLOTS = 1
 
 _STOPPED = frozenset({TaskStatus.CANCELLING, TaskStatus.CANCELLED})
 # What the dispatcher itself records: it has acted on it already.
@@ -367,7 +362,7 @@ class Dispatcher(Assigner):
         self._peers_stale = False
         before, self._peers = self._peers, {}
         for channel in self._network.channels():
-            worker = _as_worker(channel, before.get(channel.peer_id))
+            worker = worker_at(channel, before.get(channel.peer_id))
             worker.trusted = self._trusts(channel.peer_id)
             self._peers[channel.peer_id] = worker
 
@@ -586,126 +581,3 @@ class Dispatcher(Assigner):
             self._manager.apply(
                 Released(record.id, now, record.attempt, ErrorCode.DRAINING, "this node was stopped", 0)
             )
-
-
-class Attempt(LocalAttempt):
-    """One attempt that the dispatcher runs, here or at a peer.
-
-    Attributes:
-        worker: whose slot it takes.
-        deadline: when the requester stops caring, in milliseconds since the epoch; None for never.
-        begun_at: when it was claimed, in milliseconds since the epoch.
-        has_started: whether its start is recorded.
-        cancel_requested: whether the requester asked for it to be stopped.
-        over: whether it has ended.
-        scope: cancels it, when it runs here.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_dispatcher",
-        "_manager",
-        "_reported_at",
-        "attempt",
-        "begun_at",
-        "cancel_requested",
-        "deadline",
-        "has_started",
-        "holder",
-        "task",
-        "worker",
-    )
-
-    def __init__(
-        self, dispatcher: Dispatcher, manager: TaskManager, clock: Clock, record: TaskRecord, worker: Worker, now: int
-    ) -> None:
-        self.task: Task = record.task
-        self.attempt = record.attempt + 1
-        self.holder = worker.peer_id
-        self.worker = worker
-        self.deadline = record.deadline
-        self.begun_at = now
-        self.has_started = False
-        self.cancel_requested = False
-        self.over = False
-        self.scope: trio.CancelScope | None = None
-        self._dispatcher = dispatcher
-        self._manager = manager
-        self._clock = clock
-        self._reported_at = 0
-
-    @property
-    def persona(self) -> Persona | None:
-        """Who does the task; None when it names nobody, or this node does not look at personas."""
-        library, wanted = self._dispatcher.personas, self.task.persona
-        return None if library is None or wanted is None else library.role(wanted)
-
-    def remaining_ms(self) -> int | None:
-        """Return how long the requester still cares, in milliseconds; None for as long as it takes."""
-        return None if self.deadline is None else max(0, self.deadline - self._clock.now())
-
-    def limit_ms(self) -> int | None:
-        """Return how long an execution at this node may take, in milliseconds; None for as long as it takes."""
-        if self.deadline is None:
-            return self.task.timeout_ms
-        limits = (self.remaining_ms(), self.task.timeout_ms)
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def finish(self, outcome: Outcome) -> None:
-        """Tell the dispatcher what came of this attempt; only the first call counts."""
-        if not self.over:
-            self.over = True
-            self._dispatcher.ended(self, outcome)
-
-    def started(self) -> None:
-        """Record that the execution has begun, unless that is known."""
-        if not self.has_started:
-            self.has_started = True
-            self._apply(Started(self.task.id, self._clock.now(), self.attempt))
-
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Record how far the execution is; reports that come too fast are skipped."""
-        now = self._clock.now()
-        if now - self._reported_at < PROGRESS_INTERVAL_MS:
-            return
-        self._reported_at = now
-        done = min(1.0, max(0.0, fraction))
-        text = message.encode("utf-8", "replace").decode()[:MAX_MESSAGE_CHARS]
-        self._apply(Progressed(self.task.id, now, self.attempt, done, text, now + self._dispatcher.lease_ms))
-
-    def why_stopped(self) -> PeertaskError:
-        """Return why the scope of this attempt was cancelled."""
-        if self.cancel_requested:
-            return PeertaskError("the requester cancelled the task", code=ErrorCode.CANCELLED)
-        if self.remaining_ms() == 0:
-            return PeertaskError("the deadline of the task passed while it ran", code=ErrorCode.DEADLINE_EXCEEDED)
-        return PeertaskError(
-            f"the execution took longer than its timeout of {self.task.timeout_ms} ms",
-            code=ErrorCode.TIMEOUT,
-            remedy="Give the task a larger timeout_ms, or cut it into smaller ones",
-        )
-
-    def _apply(self, fact: Started | Progressed) -> None:
-        try:
-            self._manager.apply(fact)
-        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
-            log.debug("report of an attempt dropped", task_id=self.task.id, attempt=self.attempt, reason=str(error))
-
-
-def _as_worker(channel: Channel, known: Worker | None) -> Worker:
-    """Return a peer as the plan sees it, with what this node has counted of it so far."""
-    advert, told = channel.advert, channel.advert.load if channel.advert is not None else 0
-    slots = min(channel.in_flight, SIMPLE_PEER_SLOTS) if advert is None else channel.in_flight
-    worker = Worker(
-        channel.peer_id,
-        frozenset(advert.kinds) if advert is not None else None,
-        slots if channel.offered is None else min(slots, channel.offered),
-        load=told,
-        personas=frozenset(advert.personas) if advert is not None else frozenset(),
-        capacity=advert.slots if advert is not None else 0,
-        latency_ms=channel.latency_ms or 0.0,
-    )
-    if known is not None:
-        worker.busy, worker.busy_until, worker.turn = known.busy, known.busy_until, known.turn
-        worker.own_load = known.own_load if known.load == told else known.busy
-    return worker

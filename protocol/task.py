@@ -243,7 +243,9 @@ def describe_invalid(error: ValidationError) -> str:
     if error.error_count() > _MAX_DESCRIBED_ERRORS:
         return f"{error.error_count():,} fields are wrong"
     first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole value"
+    if first["type"] == "extra_forbidden":
+        return f"field {where} is unknown"
     what = first["msg"].removeprefix("Value error, ")
     what = what if len(what) <= _MAX_REASON_CHARS else what[:_MAX_REASON_CHARS] + "…"
-    where = ".".join(str(part) for part in first["loc"]) or "the whole value"
     return f"field {where}: {what[:1].lower()}{what[1:]}, but got {abbreviate(first['input'])}"

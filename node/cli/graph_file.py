@@ -74,4 +74,5 @@ def _check_fields(fields: JsonObject, place: str) -> None:
     try:
         TaskRequest.model_validate(fields)
     except ValidationError as error:
-        raise InvalidTask(f"{place}: {describe_invalid(error)}") from None
+        remedy = f"The fields of a task are: {', '.join(sorted(TaskRequest.model_fields))}"
+        raise InvalidTask(f"{place}: {describe_invalid(error)}", remedy=remedy) from None

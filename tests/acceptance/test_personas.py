@@ -34,7 +34,8 @@ def test_a_persona_is_defined_declared_and_asked(stage: Stage) -> None:
     assert "The personas that are known: reviewer, writer" in mistyped.err
     waits = stage.run("send", *where, "--persona", "writer", "--detach", "write").out.strip()
     assert any(
-        line.startswith("waits for  a worker that acts as writer") for line in stage.run("show", *where, waits).lines
+        line.startswith("waits for  a worker that does tasks of kind") and "acts as 'writer'" in line
+        for line in stage.run("show", *where, waits).lines
     )
     assert stage.run("personas", *where, "remove", "writer", "nobody", "--json").code == 6
     assert stage.run("personas", *where, "list", "--name", "x").code == 2

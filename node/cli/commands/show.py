@@ -58,7 +58,7 @@ def command(call: Invocation, *, task: str, events: bool, receipt: bool) -> Exit
         if call.as_json:
             click.echo(found.model_dump_json())
             return ExitCode.OK
-        waits_for = await _missing_worker(client, found)
+        waits_for = await _other_hindrances(client, found)
         retries = await client.list_tasks(retry_of=task_id, limit=1) if found.failure else ()
         click.echo("\n".join(_lines(found, waits_for, *retries)))
         return ExitCode.OK
@@ -74,24 +74,12 @@ async def _tell_receipt(client: ControlClient, task_id: TaskId, *, as_json: bool
     return ExitCode.OK
 
 
-async def _missing_worker(client: ControlClient, task: TaskView) -> str:
-    """Return what a task waits for, when nobody acts as its persona; else nothing."""
-    from protocol import ErrorCode, PeertaskError
-
-    if task.status.value != "pending" or task.persona is None:
+async def _other_hindrances(client: ControlClient, task: TaskView) -> str:
+    """Say what keeps a task from starting beside those that it depends on, which are shown with how they stand."""
+    if task.status.value != "pending":
         return ""
-    if task.target not in {None, (await client.info()).peer_id}:
-        return ""
-    try:
-        known = (await client.personas()).personas
-    except PeertaskError as error:
-        if error.code is not ErrorCode.NOT_FOUND:
-            raise
-        return ""  # the node runs without coordination, and does what it is given
-    if any(one.id == task.persona and (one.declared or (one.peers and not task.target)) for one in known):
-        return ""
-    nobody = "this node, which was named, does not" if task.target else "neither this node nor a connected peer does"
-    return f"a worker that acts as {task.persona}: {nobody}"
+    reasons = (await client.explain(task.id)).waits_for
+    return "; ".join(reason.text for reason in reasons if reason.wait != "dependency")
 
 
 async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) -> None:

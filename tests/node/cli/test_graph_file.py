@@ -54,7 +54,7 @@ def test_both_formats_say_the_same(tmp_path: Path, name: str, text: str) -> None
         ("g.json", '{"tasks": {"a": {"prompt": "1"}}, "defaults": []}', "`defaults` is not a table"),
         ("g.json", '{"tasks": {"a": 5}}', "task 'a' of .*g.json is not a table"),
         ("g.json", '{"tasks": {"a": {"prompt": "1", "priority": 256}}}', "task 'a' of .*: field priority: "),
-        ("g.json", '{"tasks": {"a": {"prompt": "1", "promtp": "2"}}}', "task 'a' of .*: field promtp: extra"),
+        ("g.json", '{"tasks": {"a": {"prompt": "1", "promtp": "2"}}}', "task 'a' of .*: field promtp is unknown"),
         ("g.json", '{"tasks": {"a": {"prompt": "1", "depends_on": ["b"]}}}', "field depends_on of task 'a'"),
     ],
 )

@@ -367,10 +367,11 @@ class Node(NodeControl):
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         **fields: Any,
     ) -> TaskId:
+        fresh = "id" not in fields
         task, target, deadline = await self._place(prompt, to=to, timeout=timeout, **fields)
         while True:
             try:
-                self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
+                self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline, fresh=fresh)
                 return task.id
             except TaskRejected as error:
                 if error.code is not ErrorCode.BUSY:

@@ -487,7 +487,7 @@ class TaskService(ABC):
 
     @abstractmethod
     def submit(
-        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None
+        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None, fresh: bool = False
     ) -> TaskRecord:
         """Take a task in, or return the record of the task that has this UUID already.
 
@@ -498,6 +498,9 @@ class TaskService(ABC):
             requester: the authenticated peer that asks.
             target: who shall do it; None when the node may choose.
             deadline: when the requester stops caring, in milliseconds since the epoch.
+            fresh: whether the UUID was drawn for this call, so that after a crash nobody can ask for it again: then the
+                task may be passed on to a peer while it is being saved. What is asked for again is a little different,
+                and a peer would take it for another task.
 
         Raises:
             InvalidTask: it depends on a task that is not here, or has such a parent.

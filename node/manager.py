@@ -110,6 +110,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._draining = False
         self._appending = False
         self._to_append: deque[Callable[[], None]] = deque()
+        self._unsaved_listener: Callable[[TaskRecord, bool], None] | None = None
         self._repetitions: dict[TaskId | None, TaskId] = {}
         self.lookup_hits = 0
         self.lookup_misses = 0
@@ -162,7 +163,7 @@ class TaskManager(CheckpointedTasks, TaskService):
     # --- what gateways ask -------------------------------------------------------------------------------------------
 
     def submit(
-        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None
+        self, task: Task, *, requester: PeerId, target: PeerId | None, deadline: int | None = None, fresh: bool = False
     ) -> TaskRecord:
         """Take a task in, or return the record of the task that has this UUID already; see `TaskService.submit`."""
         known = self._latest(task.id)
@@ -175,6 +176,8 @@ class TaskManager(CheckpointedTasks, TaskService):
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
         record = begin(fact)
         self._take_in((record,), (Change(record, fact),), self._store.append)
+        if record.id in self._unsaved and self._unsaved_listener is not None:
+            self._unsaved_listener(record, fresh)
         return record
 
     def submit_graph(self, graph: Sequence[GraphTask], *, requester: PeerId) -> list[TaskRecord]:
@@ -493,6 +496,13 @@ class TaskManager(CheckpointedTasks, TaskService):
                 self._to_append.popleft()()
         finally:
             self._appending = False
+
+    def on_unsaved(self, listener: Callable[[TaskRecord, bool], None]) -> None:
+        """Show each task that comes alone to a listener while it is being saved: it may be begun, and not told of.
+
+        The listener is told too whether the task is `fresh`; see `TaskService.submit`.
+        """
+        self._unsaved_listener = listener
 
     async def sweep(self) -> None:
         """Forget the finished tasks that are older than they are kept, some at a time, so that nothing else waits."""

@@ -108,28 +108,27 @@ class MeasuredStore(Store):
             self._spans.pop().end()
 
     def _commit(self, changes: Sequence[Change]) -> None:
-        at, begun = self._begun.popleft()
-        if len(begun) == 1 == len(changes):
+        if len(changes) == 1 == len(self._begun[0][1]):
+            at, _ = self._begun.popleft()
             self._add_save(self._timer() - at)
         else:
-            self._add_saves(at, begun, len(changes))
+            self._add_saves(len(changes))
         if self._tracer is not None:
             for _ in changes:
                 self._spans.popleft().end()
         self._committed(changes)
 
-    def _add_saves(self, at: float, begun: Sequence[Change], left: int) -> None:
+    def _add_saves(self, left: int) -> None:
         """Count changes that came in together, or are committed together, in whole or in part."""
         now = self._timer()
-        while True:
-            for _ in range(min(len(begun), left)):
-                self._add_save(now - at)
-            left -= len(begun)
-            if left <= 0:
-                break
+        saves: list[float] = []
+        while left > 0:
             at, begun = self._begun.popleft()
+            saves += [now - at] * min(len(begun), left)
+            left -= len(begun)
         if left < 0:
             self._begun.appendleft((at, begun[left:]))
+        self.saves.extend(saves)
 
     def on_refused(self, listener: Refused) -> None:
         """Tell of what the other store finds out late that it will not save."""

@@ -9,7 +9,7 @@ own: libp2p fills the global one, and a program may run several nodes.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Final
@@ -168,6 +168,12 @@ class Durations:
         recent = self._recent
         recent.append(seconds)
         if len(recent) >= SORTED_AT_ONCE:
+            self._sort()
+
+    def extend(self, seconds: Iterable[float]) -> None:
+        """Count several durations."""
+        self._recent.extend(seconds)
+        if len(self._recent) >= SORTED_AT_ONCE:
             self._sort()
 
     @property

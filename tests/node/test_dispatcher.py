@@ -37,6 +37,7 @@ from protocol import (
     Completed,
     ErrorCode,
     Failed,
+    PeerId,
     PeertaskError,
     Progressed,
     Released,
@@ -730,6 +731,41 @@ async def test_an_execution_may_end_before_its_start_is_saved(
         assert scene.record(task_id).status is expected
         facts = scene.facts(task_id)
         assert facts[:3] == [Submitted, Claimed, Started]
+
+
+async def test_a_task_begins_while_it_is_being_saved_and_nobody_is_told(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """What a crash could take back is not seen: neither the task nor its result."""
+    async with slow_scene(hub) as (scene, store):
+        scene.executor.then(Return("done"))
+        await wait_all_tasks_blocked()
+        task_id = scene.submit()
+        await scene.executor.wait_until_ended(1)
+        assert scene.node.manager.find_task(task_id) is None
+        assert scene.facts(task_id) == []
+        await commit_all(store)
+        assert scene.facts(task_id) == [Submitted, Claimed, Started, Completed]
+        assert len(scene.executor.seen) == 1
+        assert (scene.node.dispatcher.waiting, scene.node.dispatcher.local_load) == (0, 0)
+
+
+async def test_a_task_that_had_begun_when_a_crash_took_it_back_is_done_when_it_is_asked_for_again(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """It was promised to nobody."""
+    store = HeldStore()
+    async with scene_of(hub, store=store) as scene:
+        store.hold()
+        await wait_all_tasks_blocked()
+        scene.executor.then(Return("lost"))
+        task = scene.node.manager.latest(scene.submit()).task
+        await scene.executor.wait_until_ended(1)
+        store.lose()
+    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+        assert again.node.manager.list_tasks() == []
+        again.node.manager.submit(task, requester=PeerId(task.sender), target=PeerId(task.sender))
+        assert (await again.node.wait(task.id)).status is TaskStatus.COMPLETE
 
 
 @pytest.mark.parametrize("script", [Return("done"), Raise(ValueError("no"))])

@@ -243,7 +243,7 @@ async def test_a_task_that_is_being_saved_can_be_submitted_again_on_another_sess
         await scene.reconnect()
         scene.client.channel.send(Submit(task))
         await wait_all_tasks_blocked()
-        assert len(store.held) == 1
+        assert len(scene.executor.seen) == 1
         store.release()
         accepted, result = await scene.client.heard.wait_for_frames(2)
         assert accepted == Accept(task.id, 1)

@@ -50,6 +50,7 @@ from protocol import (
     RetryPolicy,
     Started,
     Submit,
+    Task,
     TaskFailed,
     TaskId,
     TaskRecord,
@@ -405,21 +406,44 @@ async def test_a_cancel_that_crosses_the_result_changes_nothing(autojump_clock: 
     assert (await pair.run()).status is TaskStatus.COMPLETE
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_task_is_passed_on_before_it_is_saved_only_when_nobody_can_ask_for_its_id_again(
+    autojump_clock: MockClock, hub: MemoryHub, *, fresh: bool
+) -> None:
+    """After a crash the worker would take what is asked for again for another task: it was made at another time."""
+    store = HeldStore()
+    ann = MemoryNode(hub, "requester", [], store=store)
+    ben = MemoryNode(hub, "worker", [executor := ScriptedExecutor()])
+    async with ann.running(), ben.running():
+        await ann.connect(ben)
+        store.hold()
+        task = Task.new("a prompt", ann.peer_id, timestamp=ann.clock.now(), kind=executor.kind)
+        ann.manager.submit(task, requester=ann.peer_id, target=ben.peer_id, fresh=fresh)
+        await wait_all_tasks_blocked()
+        assert len(executor.seen) == fresh
+        assert ann.manager.find_task(task.id) is None
+        store.release()
+        assert (await ann.wait(task.id)).status is TaskStatus.COMPLETE
+        assert len(executor.seen) == 1
+
+
 async def test_a_cancel_comes_through_although_the_worker_is_still_saving_the_task(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:
-    """A task that nobody has been told of yet can be stopped: it never runs."""
+    """A task that nobody has been told of yet can be stopped, although it has begun."""
     store = HeldStore()
     async with pair_on(hub, store=store) as pair:
+        pair.executor.then(Hang())
         store.hold()
         task_id = pair.submit()
-        await until(lambda: len(store.held) == 1)
+        await pair.executor.wait_until_begun(1)
         assert pair.ann.manager.get_task(task_id).status is TaskStatus.CLAIMED
+        held = len(store.held)
         pair.ann.manager.cancel_task(task_id)
-        await until(lambda: len(store.held) == 2)
+        await until(lambda: len(store.held) > held)
         store.release()
         assert (await pair.ann.wait(task_id)).status is TaskStatus.CANCELLED
-        assert pair.executor.seen == []
+        await until(lambda: not pair.executor.running)
 
 
 async def test_a_worker_that_does_not_stop_is_not_waited_for_without_end(autojump_clock: MockClock, pair: Pair) -> None:

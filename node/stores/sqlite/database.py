@@ -68,7 +68,19 @@ def _replace_status(finished_ms: str) -> Bulk:
     )
 
 
+def _insert_status() -> Bulk:
+    names = ", ".join((*STATUS_COLUMNS, "finished_ms"))
+    word, updated_ms = (f"column{STATUS_COLUMNS.index(name) + 1}" for name in ("status", "updated_ms"))
+    return Bulk(
+        f"INSERT INTO task_status ({names})"  # noqa: S608 - made of constants
+        f" SELECT *, CASE WHEN {word} IN ('completed', 'failed') THEN {updated_ms} END"
+        " FROM (VALUES {rows}) WHERE column1 > 0",
+        [*map(_placeholder, STATUS_COLUMNS)],
+    )
+
+
 INSERT_TASKS = _insert_into("tasks", TASK_COLUMNS)
+INSERT_STATUS = _insert_status()
 REPLACE_STATUS = _replace_status("")
 FINISH_STATUS = _replace_status("updated_ms")
 INSERT_RESULTS = _insert_into("task_results", RESULT_COLUMNS)
@@ -86,11 +98,7 @@ INSERT_AWAITED = _insert_into("awaited_dependencies", ("task_id", "uuid"), verb=
 FORGET = Bulk("DELETE FROM tasks WHERE uuid IN (VALUES {rows})", ["?"])
 
 LAST_ROW_ID = "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'"
-# What is the same in every new task needs no values; the rows of tasks that have gone on are replaced afterwards.
-INSERT_STATUS = (
-    "INSERT INTO task_status (task_id, status, seq, attempt, updated_ms)"
-    " SELECT id, 'pending', 1, 0, created_ms FROM tasks WHERE id > ?"
-)
+# What is the same in every new task needs no values.
 INSERT_SUBMITTED = (
     "INSERT INTO events (task_id, seq, fact, at_ms, attempt)"
     " SELECT id, 1, 'Submitted', created_ms, 0 FROM tasks WHERE id > ?"
@@ -220,29 +228,29 @@ class Database:
         born = [entry for entry in entries if not entry.seq_before]
         if born:
             self._insert(born)
-        for entry in entries:
-            if entry.seq_before:
-                entry.row_id = self._row_ids.get(entry.record.id, 0)
-        grown = [entry for entry in entries if entry.record.seq > 1]
+        grown = [entry for entry in entries if entry.seq_before]
+        for entry in grown:
+            entry.row_id = self._row_ids.get(entry.record.id, 0)
         self._replace(REPLACE_STATUS, [entry for entry in grown if not entry.record.terminal])
-        self._finish([entry for entry in grown if entry.record.terminal])
+        self._replace(FINISH_STATUS, [entry for entry in grown if entry.record.terminal])
+        self._insert_outcomes([entry for entry in entries if entry.record.terminal])
         events = [
             (entry.row_id, seq, fact)
-            for entry in grown
+            for entry in entries
             for seq, fact in enumerate(entry.facts, entry.seq_before + 1)
             if seq > 1
         ]
         INSERT_EVENTS.run(self._connection, events, lambda event: event_row(*event))
 
     def _insert(self, entries: Sequence[Entry]) -> None:
-        """Insert new tasks as pending, with their first facts."""
+        """Insert new tasks as they are by now, with their first facts."""
         connection = self._connection
         self._insert_personas({entry.record.task.persona or ANYONE for entry in entries})
         (last,) = connection.execute(LAST_ROW_ID).fetchone()
         for row_id, entry in enumerate(entries, last + 1):
             entry.row_id = row_id
         INSERT_TASKS.run(connection, entries, lambda entry: task_row(entry.row_id, entry.record))
-        connection.execute(INSERT_STATUS, (last,))
+        INSERT_STATUS.run(connection, entries, _status_row)
         connection.execute(INSERT_SUBMITTED, (last,))
         awaited = [(entry.row_id, uuid) for entry in entries for uuid in entry.record.task.depends_on]
         if awaited:
@@ -253,8 +261,7 @@ class Database:
     def _insert_personas(self, names: set[str]) -> None:
         INSERT_PERSONAS.run(self._connection, list(names - {ANYONE}), lambda name: (name, name, ""))
 
-    def _finish(self, entries: Sequence[Entry]) -> None:
-        self._replace(FINISH_STATUS, entries)
+    def _insert_outcomes(self, entries: Sequence[Entry]) -> None:
         complete = [(entry.row_id, entry.record.result) for entry in entries if entry.record.result is not None]
         failed = [(entry.row_id, entry.record.failure) for entry in entries if entry.record.failure is not None]
         INSERT_RESULTS.run(self._connection, complete, lambda item: result_row(*item))
@@ -340,9 +347,13 @@ class Database:
         remove_agent(self._connection, agent_id)
 
 
+def _status_row(entry: Entry) -> Row:
+    return status_row(entry.row_id, entry.record, entry.claimed_ms())
+
+
 def _replacement(entry: Entry) -> Row:
-    """Return the new row, and the number of the record that it follows; that of a task that was just born is 1."""
-    return (*status_row(entry.row_id, entry.record, entry.claimed_ms()), entry.seq_before or 1)
+    """Return the new row, and the number of the record that it follows."""
+    return (*_status_row(entry), entry.seq_before)
 
 
 def _refusal(entry: Entry, error: Exception) -> PeertaskError:

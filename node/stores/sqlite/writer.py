@@ -92,16 +92,16 @@ class GroupWriter:
         """Put something in line. Never blocks."""
         self.line.append(item)
         self._put += 1
-        if _may_wait(item):
-            self._idle.unpark()
-        else:
+        if not _may_wait(item):
             self._hurry()
+        if self._idle:  # to unpark nobody costs as much as the rest of this
+            self._idle.unpark()
 
     def _hurry(self) -> None:
         """Let nothing wait for company that is in line by now."""
         self._hurried = self._put
-        self._idle.unpark()
-        self._held.unpark()
+        if self._held:
+            self._held.unpark()
 
     def drop(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take items out of the line, and return them."""
@@ -123,6 +123,7 @@ class GroupWriter:
         self._give_up_at = trio.current_time() + CLOSING_S
         self._closing.set()
         self._hurry()
+        self._idle.unpark()
         await self._ended.wait()
 
     async def run(self) -> None:
@@ -220,4 +221,9 @@ class GroupWriter:
 
 
 def _may_wait(item: Item) -> bool:
-    return isinstance(item, Forgotten) or all(type(change.fact) in _MAY_WAIT for change in item)
+    if isinstance(item, Forgotten):
+        return True
+    for change in item:  # noqa: SIM110 - a generator takes three times as long
+        if type(change.fact) not in _MAY_WAIT:
+            return False
+    return True

@@ -7,7 +7,7 @@ The judge believes no node. It keeps its own copy of what every disk holds, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -155,22 +155,35 @@ class Judge:
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
-    def sends(self, channel: MemoryChannel, frame: Frame) -> None:
-        """Look at a frame before it leaves."""
+    def sends(self, channel: MemoryChannel, frame: Frame, unsaved: Iterable[Change]) -> None:
+        """Look at a frame before it leaves; `unsaved` is what waits for the disk of its sender."""
         if not isinstance(frame, Accept | Progress | Result | Submit):
             return
+        record = self.saved(channel.own_id, frame.task_id)
+        if not isinstance(frame, Submit):
+            self._answers(channel, frame, record)
+        elif record is not None:
+            self._asks(channel, record)
+        elif all(change.record.id != frame.task_id for change in unsaved):
+            what = f"was asked of {channel.peer_id} by {channel.own_id}, which has no such task"
+            self.find("nothing invented", what, frame.task_id)
+
+    def _answers(self, channel: MemoryChannel, frame: Accept | Progress | Result, record: TaskRecord | None) -> None:
         own_id, peer_id, kind = channel.own_id, channel.peer_id, type(frame).__name__
-        record = self.saved(own_id, frame.task_id)
         if record is None:
             self.find("saved before told", f"was not saved at {own_id} when it sent {kind} to {peer_id}", frame.task_id)
-        elif not isinstance(frame, Submit) and record.seq < frame.seq:
+        elif record.seq < frame.seq:
             what = f"{own_id} told {peer_id} of fact {frame.seq} ({kind}) when {record.seq} were saved"
             self.find("saved before told", what, frame.task_id)
         elif isinstance(frame, Result) and not _tells(frame, record):
             self.find("saved before told", f"{own_id} told {peer_id} another end than it had saved", frame.task_id)
-        elif isinstance(frame, Submit) and (record.terminal or record.status is TaskStatus.CANCELLING):
+
+    def _asks(self, channel: MemoryChannel, record: TaskRecord) -> None:
+        """Look at a Submit; a task may be passed on while it is being saved, as it may be begun."""
+        own_id, peer_id = channel.own_id, channel.peer_id
+        if record.terminal or record.status is TaskStatus.CANCELLING:
             self.find("cancel means stopped", f"{own_id} asked {peer_id} for it when it was {record.status}", record.id)
-        elif isinstance(frame, Submit) and record.status is not TaskStatus.PENDING and record.holder != peer_id:
+        elif record.status is not TaskStatus.PENDING and record.holder != peer_id:
             self.find("one holder an attempt", f"{own_id} asked {peer_id}, but {record.holder} holds it", record.id)
 
     # --- what is done ------------------------------------------------------------------------------------------------
@@ -183,20 +196,23 @@ class Judge:
         if (peer_id, task_id) in self._under_way:
             self.find("one holder an attempt", f"is executed twice at the same time at {peer_id}", task_id)
         record = self.saved(peer_id, task_id)
-        if record is None:
-            self.find("saved before told", f"is executed at {peer_id}, which has not saved it", task_id)
-        elif record.terminal:
+        if record is not None:
+            self._executes(peer_id, execution, record)
+        self._under_way[peer_id, task_id] = self.executions
+        self._busy[peer_id, kind] += 1
+        if self._busy[peer_id, kind] > slots:
+            self.find("bounded queues", f"is one too many for the {slots} slots of {kind} at {peer_id}", task_id)
+        return self.executions
+
+    def _executes(self, peer_id: PeerId, execution: Execution, record: TaskRecord) -> None:
+        task_id = record.id
+        if record.terminal:
             self.find("recorded once", f"is executed at {peer_id}, where it is {record.status}", task_id)
         elif record.status is TaskStatus.CANCELLING:
             self.find("cancel means stopped", f"is executed at {peer_id} after its cancel was saved", task_id)
         elif execution.attempt < record.attempt:
             what = f"attempt {execution.attempt} is executed at {peer_id} after attempt {record.attempt} was saved"
             self.find("one holder an attempt", what, task_id)
-        self._under_way[peer_id, task_id] = self.executions
-        self._busy[peer_id, kind] += 1
-        if self._busy[peer_id, kind] > slots:
-            self.find("bounded queues", f"is one too many for the {slots} slots of {kind} at {peer_id}", task_id)
-        return self.executions
 
     def ends(self, peer_id: PeerId, execution: Execution, number: int, output: Output | None) -> None:
         """Take note of the end of an execution; those of a process that has died have ended with it."""

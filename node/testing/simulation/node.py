@@ -345,7 +345,7 @@ class SimulatedNode:
         """Have a task done that was made already, as `submit`; asking again changes nothing."""
         deadline = None if timeout is None else self.clock.now() + round(timeout * 1000)
         target = None if to is None else to.peer_id
-        self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline)
+        self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline, fresh=True)
         self.world.trace.note(self.name, "is asked for", task.id, f"by {to.name if to else 'anybody'}")
         return task.id
 

@@ -145,7 +145,7 @@ class Simulation:
 
     def sends(self, channel: MemoryChannel, frame: Frame) -> None:
         """See a frame before it leaves."""
-        self.judge.sends(channel, frame)
+        self.judge.sends(channel, frame, self.node(channel.own_id).store.held)
         if self._at_frames and hasattr(frame, "task_id"):
             actions, self._at_frames = self._at_frames, []
             for action in actions:

@@ -292,7 +292,6 @@ PLANS = {
     ),
     "finish": (statements.FINISH_STATUS.statement(2), (0,) * 20, "SEARCH task_status USING INTEGER PRIMARY KEY"),
     "forget": (statements.FORGET.statement(2), ("", ""), "SEARCH tasks USING"),
-    "status of new tasks": (statements.INSERT_STATUS, (0,), "SEARCH tasks USING INTEGER PRIMARY KEY"),
     "facts of new tasks": (statements.INSERT_SUBMITTED, (0,), "SEARCH tasks USING INTEGER PRIMARY KEY"),
     "link": (statements.LINK_DEPENDENCIES, (0,), "SEARCH awaited USING COVERING INDEX awaited_dependencies_of"),
 }

@@ -97,7 +97,7 @@ DEFECTS = {
     "tells before it is saved": (Parts(manager=_TellsBeforeItIsSaved), "saved before told"),
     "forgets tasks with the session": (Parts(delegate=_ForgetsWithTheSession), "every task ends"),
     "takes a lost peer for a failure": (Parts(delegate=_TakesALossForAFailure), "both sides remember"),
-    "retries without attaching": (Parts(delegate=_AsksForAnotherTask), "saved before told"),
+    "retries without attaching": (Parts(delegate=_AsksForAnotherTask), "nothing invented"),
     "does not answer who asks again": (Parts(gateway=_DoesNotAttach), "every task ends"),
     "heeds no quota at either side": (Parts(gateway=_HasNoQuota, dispatcher=_AsksForMore), "bounded queues"),
     "leaks the slots of busy peers": (Parts(dispatcher=_LeaksSlots), "bounded queues"),

@@ -96,7 +96,8 @@ async def test_a_peer_may_have_so_many_tasks_open_and_not_one_more() -> None:
 
 
 SENT = {
-    "unknown": ([], Submit(TASK), "saved before told"),
+    "unknown": ([], Accept(ID, 1), "saved before told"),
+    "asked out of the blue": ([], Submit(TASK), "nothing invented"),
     "not saved yet": ([BORN_], Accept(ID, 2), "saved before told"),
     "another end": ([BORN_, CLAIMED_, STARTED_, DONE_], Result(task_id=ID, seq=4, result=OTHER), "saved before told"),
     "asked after the end": ([BORN_, CLAIMED_, STARTED_, DONE_], Submit(TASK), "cancel means stopped"),
@@ -113,12 +114,20 @@ async def test_what_must_not_be_told_is_found(
     """Before it leaves."""
     async with open_memory_hub() as hub:
         judge = judge_of(changes)
-        judge.sends(MemoryChannel(MemoryNetwork(hub, ANN), CID, dialled=True), frame)
+        judge.sends(MemoryChannel(MemoryNetwork(hub, ANN), CID, dialled=True), frame, ())
         assert [violation.promise for violation in judge.violations] == ([promise] if promise else [])
 
 
+async def test_a_task_may_be_asked_for_while_it_is_being_saved(autojump_clock: MockClock) -> None:
+    """Nobody is told of it by that."""
+    async with open_memory_hub() as hub:
+        judge = judge_of([])
+        judge.sends(MemoryChannel(MemoryNetwork(hub, ANN), CID, dialled=True), Submit(TASK), (BORN_, CLAIMED_))
+        assert judge.violations == []
+
+
 EXECUTED = {
-    "unknown": ([], 1, "saved before told"),
+    "not saved yet": ([], 1, None),
     "after the end": ([BORN_, CLAIMED_, STARTED_, DONE_], 1, "recorded once"),
     "after the cancel": (changes_of(BORN, CLAIMED, CancelRequested(ID, 5)), 1, "cancel means stopped"),
     "a former attempt": ([BORN_, CLAIMED_], 0, "one holder an attempt"),

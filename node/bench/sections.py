@@ -13,7 +13,7 @@ from subprocess import PIPE
 import psutil
 import trio
 
-from node.app import open_node
+from node.app import open_node, tune_collector
 from node.bench.coordination import coordination
 from node.bench.costs import costs
 from node.bench.figures import (
@@ -32,6 +32,10 @@ from node.config import NodeConfig
 PAYLOAD_BYTES = 10_000_000
 MANY_RECORDS = 1_000_000
 FEW_RECORDS = 1_000
+# By then the nodes have told each other of their peers.
+IDLE_AFTER_S = 10.0
+# Two beats of a session on which nothing is under way.
+IDLE_S = 20.0
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -220,9 +224,10 @@ async def idle(seconds: float) -> list[Figure]:
         for index, node in enumerate(nodes):
             for step in range(1, degree + 1):
                 await node.connect(nodes[(index + step) % number].addresses[0])
-        await trio.sleep(1)
+        await trio.sleep(IDLE_AFTER_S)
+        tune_collector()  # as each node does in a process of its own, once it has started
         begin, busy, sent = time.perf_counter(), time.process_time(), psutil.net_io_counters().bytes_sent
-        await trio.sleep(max(10.0, seconds * 2))
+        await trio.sleep(max(IDLE_S, seconds * 4))
         taken = time.perf_counter() - begin
         share = (time.process_time() - busy) / taken * 100
         # All that the machine has sent: an upper bound, with the headers of TCP.

@@ -225,7 +225,7 @@ class Session(Channel):
         self._silent = False
         self._refused = False
         self._heard_at = trio.current_time()
-        self._measured_at = float("-inf")
+        self._measured_at = self._asked_at = float("-inf")
 
     def __repr__(self) -> str:
         state = "over" if self.closed else "open"
@@ -502,23 +502,33 @@ class Session(Channel):
             if trio.current_time() - wake_at > min(OWN_PAUSE_S, self._pulse.heartbeat_s):
                 self._heard_at = trio.current_time()
             if trio.current_time() >= next_beat:
-                next_beat = self._next_beat()
                 self._beat()
+                next_beat = self._next_beat()
             self._check_silence()
 
     def _next_beat(self) -> float:
-        """All sessions of a process beat at the same moments: it sleeps between, and what it runs then stays warm.
+        """Return when there may be something to ask, if nothing is heard until then.
 
-        The sides that are asked do so half a beat later, when they have heard what others of the same process asked.
+        All sessions of a process beat at the same moments: it sleeps between, and what it runs then stays warm. The
+        sides that are asked do so half a beat later, when they have heard what others of the same process asked.
         """
         interval = self._pulse.heartbeat_s
         lag = 0 if self.initiator is Initiator.SELF else interval / 2
-        return ((trio.current_time() - lag) // interval + 1) * interval + lag
+        return ((max(trio.current_time(), self._due_at()) - lag) // interval + 1) * interval + lag
+
+    def _due_at(self) -> float:
+        """Return after when this side has to ask, if it hears nothing; see `_has_to_ask`."""
+        if self.hello is None or self.latency_ms is None or self._conversation.busy:
+            return 0.0
+        quiet_s = (QUIET_BEATS if self.initiator is Initiator.SELF else PATIENT_BEATS) * self._pulse.heartbeat_s
+        due = max(self._heard_at, self._asked_at) + quiet_s
+        return due if self.initiator is Initiator.SELF else min(due, self._measured_at + LATENCY_KEPT_S)
 
     def _beat(self) -> None:
         if self.carrier.is_closed:
             self._finish(ErrorCode.PEER_LOST, "the connection is gone")
         elif self.hello is not None and not self.closed and self._has_to_ask():
+            self._asked_at = trio.current_time()
             self.send(Heartbeat(self._owner.load(), ping=_microseconds()))
 
     def _has_to_ask(self) -> bool:

@@ -390,6 +390,10 @@ class Network(ABC):
         """
 
     @abstractmethod
+    def is_peer_id(self, holder: str) -> bool:
+        """Whether an id is one that a peer can have, known or not: the agents of a node have ids of their own."""
+
+    @abstractmethod
     def channel(self, peer_id: PeerId) -> Channel | None:
         """Return the open session with a peer."""
 

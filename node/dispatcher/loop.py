@@ -296,9 +296,10 @@ class Dispatcher(Assigner):
             self._tell_to_stop(record)
 
     def _tell_to_stop(self, record: TaskRecord) -> None:
-        """Tell the peer that had a task, if one had it; an agent hears it when it asks."""
-        if record.holder not in (None, self._own_id) and not self._offers.knows(record.holder):
-            self._remote.abandon(record.id, record.holder)
+        """Tell the peer that had a task, if one had it; an agent, a former one too, hears it when it asks."""
+        holder = record.holder
+        if holder not in (None, self._own_id) and not self._offers.knows(holder) and self._network.is_peer_id(holder):
+            self._remote.abandon(record.id, holder)
 
     def _wake_if_waiting(self) -> None:
         if self._backlog.tasks and not self._wake.is_set():

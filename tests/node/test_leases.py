@@ -15,6 +15,7 @@ from node.stores.memory import MemoryStore
 from node.testing import (
     Delay,
     FakeAgentSession,
+    Hang,
     HeldStore,
     MemoryHub,
     Return,
@@ -185,6 +186,40 @@ async def test_an_agent_that_the_node_has_forgotten_loses_its_task_at_the_restar
         assert (record.status, record.lost_leases) == (TaskStatus.PENDING, 1)
         async with FakeAgentSession(node.work) as other:
             assert await other.work(wait_s=LAPSED_S) == 1
+
+
+async def test_what_is_owed_to_peers_is_not_pushed_out_by_agents_that_are_gone(
+    autojump_clock: MockClock, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can be told of what a former agent had, so nothing is kept for it, also over a restart of the node."""
+    monkeypatch.setattr("node.executors.remote.MAX_OWED_CANCELS", 1)
+    store, executor = HeldStore(), ScriptedExecutor()
+    executor.then(Hang())
+    ben = MemoryNode(hub, "ben", [executor])
+    async with ben.running():
+        async with node_on(hub, store) as former:
+            await former.connect(ben)
+            asked = former.submit(to=ben, kind=executor.kind)
+            await executor.wait_until_begun(1)
+            hub.cut(former.peer_id, ben.peer_id)
+            former.manager.cancel_task(asked)
+            gone, next_one = FakeAgentSession(former.work), FakeAgentSession(former.work)
+            await gone.register()
+            lapsed, cancelled = former.submit(kind="agent"), former.submit(kind="agent")
+            for task_id in (lapsed, cancelled):
+                await gone.start(await gone.claim_task(task_id))
+            former.manager.cancel_task(cancelled)
+            await trio.sleep(LAPSED_S)
+            await former.work.cleanup_expired()
+            async with next_one:
+                assert await next_one.work() == 1
+            assert former.manager.get_task(lapsed).lost_leases == 1
+        async with node_on(hub, store, former):
+            hub.heal(former.peer_id, ben.peer_id)
+            with trio.fail_after(LONG_S):
+                while executor.running:
+                    await trio.sleep(0.001)
+        assert [record.status for record in ben.tasks_of(former)] == [TaskStatus.CANCELLED]
 
 
 async def test_agents_of_a_node_work_for_its_peers_too(autojump_clock: MockClock, hub: MemoryHub) -> None:

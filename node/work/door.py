@@ -228,16 +228,14 @@ class WorkDoor(WorkService):
             assign()
             with trio.move_on_after(wait_s):
                 await offer.answered.wait()
-            self._registry.see(offer.agent_id)
-            if offer.delegation is None:
+            given = offer.delegation
+            record = None if given is None else await self._saved(self._service.latest(given.task.id))
+            self._registry.see(offer.agent_id)  # it may have left while it waited, or while its claim was saved
+            if given is None or record is None or not self._offers.has(given):
                 return None
-            record = await self._saved(self._service.latest(offer.delegation.task.id))
             told = True
             return Claim(
-                record=record,
-                attempt=offer.delegation.attempt,
-                lease_ms=self._lease_ms,
-                remaining_ms=offer.delegation.remaining_ms(),
+                record=record, attempt=given.attempt, lease_ms=self._lease_ms, remaining_ms=given.remaining_ms()
             )
         finally:
             self._offers.withdraw(offer)

@@ -114,9 +114,14 @@ class Offers(Delegate):
     def abandon(self, task_id: TaskId, holder: PeerId) -> None:
         """Leave it to the attempt: a former holder hears that it is over when it asks."""
 
+    def has(self, delegation: Delegation) -> bool:
+        """Whether an agent still has what it was given: it may be somebody else's by now."""
+        return self.held.get(delegation.task.id) is delegation
+
     def forget(self, delegation: Delegation) -> None:
-        """Take a task from an agent."""
-        self.held.pop(delegation.task.id, None)
+        """Take a task from an agent, unless somebody else has it by now."""
+        if self.has(delegation):
+            del self.held[delegation.task.id]
 
     def seen_at(self, delegation: Delegation) -> int | None:
         """Return when the holder gave its last sign of life; an agent that waits for a task is there."""

@@ -123,14 +123,16 @@ class Explanation:
     Attributes:
         task_id: which task.
         status: where it stands.
+        blocked: whether it is pending because it waits for other tasks.
         outcome: how it has ended, for people; empty when it has not.
         waits_for: what it waits for; empty when it has ended.
-        candidates: who is considered, the ones that can have it first; empty when it has ended.
+        candidates: who is considered, the ones that can have it first; empty when it is blocked or has ended.
         trials: what has been tried, as far as the facts are kept.
     """
 
     task_id: TaskId
     status: TaskStatus
+    blocked: bool
     outcome: str
     waits_for: tuple[Reason, ...]
     candidates: tuple[Candidate, ...]
@@ -166,11 +168,13 @@ def explain(record: TaskRecord, facts: Sequence[Fact], situation: Situation) -> 
         facts: what has happened to it, as far as that is kept.
         situation: what else there is.
     """
-    considered = () if record.terminal else _candidates(record, situation)
+    blocked = bool(situation.awaited)
+    considered = () if record.terminal or blocked else _candidates(record, situation)
     candidates = sorted(considered, key=lambda one: list(Verdict).index(one.verdict))
     return Explanation(
         task_id=record.id,
         status=record.status,
+        blocked=blocked,
         outcome=_outcome(record),
         waits_for=tuple(_reasons(record, situation, candidates)),
         candidates=tuple(candidates),
@@ -308,8 +312,8 @@ def _back_off(record: TaskRecord, situation: Situation, _candidates: Sequence[Ca
 
 def _nobody(record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
     place = situation.backlog.place(record)
-    if situation.roster.able(place._replace(without=NOBODY)):
-        return None
+    if situation.awaited or situation.roster.able(place._replace(without=NOBODY)):
+        return None  # who is there now says nothing of a task that is not ready
     task = record.task
     if place.target is not None and place.target != situation.roster.own_id:
         elsewhere = ", and nobody else can do it" if place.elsewhere else ""

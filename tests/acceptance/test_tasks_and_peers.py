@@ -346,6 +346,8 @@ def test_a_graph_that_fails_says_so_and_a_blocked_task_shows_what_it_waits_for(
     shown = shared_stage.run("show", "--data", "local", told["task_id"]).out
     assert "status     blocked" in shown
     assert f"waits for  {slow['task_id']}  failed  slow" in shown
+    explained = shared_stage.run("explain", "--data", "local", told["task_id"]).lines
+    assert explained[1:] == ["status     blocked", f"waits for  {slow['task_id']} (failed), whose results it needs"]
     assert shared_stage.run("cancel", "--data", "local", told["task_id"]).code == 0
 
 

@@ -364,12 +364,14 @@ class ExplanationView(_Response):
 
     task_id: TaskId
     status: TaskStatus
+    blocked: bool
+    """Whether it is pending because it waits for other tasks."""
     outcome: str
     """How it has ended, for people; empty when it has not."""
     waits_for: tuple[ReasonView, ...]
     """What it waits for; empty when it has ended."""
     candidates: tuple[CandidateView, ...]
-    """Who is considered, the ones that can have it first; empty when it has ended."""
+    """Who is considered, the ones that can have it first; empty when it is blocked or has ended."""
     trials: tuple[TrialView, ...]
     """What has been tried, as far as the facts are kept."""
 

@@ -270,7 +270,23 @@ def test_a_blocked_task_waits_for_those_that_it_depends_on() -> None:
     known = begin(Submitted(make_task(), START_MS, OWN))
     gone = [new_task_id() for _ in range(11)]
     awaited = [(known.id, known), *((task_id, None) for task_id in gone)]
-    (reason, *_) = told(life(), worker(), awaited=awaited).waits_for
+    found = told(life(), worker(), awaited=awaited)
+    (reason,) = found.waits_for
+    assert found.blocked
     assert reason.wait is Wait.DEPENDENCY
     assert reason.text.startswith(f"{known.id} (pending), {gone[0]} (forgotten), ")
     assert reason.text.endswith(" and 2 more, whose results it needs")
+
+
+@pytest.mark.parametrize("workers", [[], [worker()], [worker(busy=2)]], ids=["nobody", "somebody", "all are busy"])
+def test_workers_do_not_matter_to_a_blocked_task(workers: list[Worker]) -> None:
+    """Neither who is there nor who is missing: that is seen when it is ready."""
+    found = told(life(), *workers, awaited=[(new_task_id(), None)])
+    assert [reason.wait for reason in found.waits_for] == [Wait.DEPENDENCY]
+    assert found.candidates == ()
+
+
+def test_a_blocked_task_waits_for_a_node_that_goes_on_too() -> None:
+    """When its own node is stopping, nothing that it depends on helps."""
+    found = told(life(), draining=True, awaited=[(new_task_id(), None)])
+    assert [reason.wait for reason in found.waits_for] == [Wait.NODE, Wait.DEPENDENCY]

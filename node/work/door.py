@@ -194,7 +194,7 @@ class WorkDoor(WorkService):
                 f"agent {agent_id} may not claim task {task_id}: {reason}",
                 remedy="Register with the kinds and the persona of the tasks that you want",
             )
-        offer = self._offers.make(agent)
+        offer = self._offers.make(agent, task_id)
         claim = await self._answer(offer, lambda: self._assigner.claim_for(offer.worker, task_id), 0.0)
         if claim is None:
             raise _not_waiting(self._service.latest(task_id), self._clock.now())

@@ -25,15 +25,17 @@ class Offer:
 
     Attributes:
         agent_id: who asks.
+        wanted: which task, when only one will do; the plan does not look at such a request.
         worker: the slot that is free until the request is answered.
         delegation: what was given; None so far.
         answered: set when a task was given, or none ever will be.
     """
 
-    __slots__ = ("agent_id", "answered", "delegation", "worker")
+    __slots__ = ("agent_id", "answered", "delegation", "wanted", "worker")
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, wanted: TaskId | None = None) -> None:
         self.agent_id = agent.id
+        self.wanted = wanted
         self.worker = _worker(agent.id, frozenset(agent.kinds), agent.persona)
         self.delegation: Delegation | None = None
         self.answered = trio.Event()
@@ -56,9 +58,9 @@ class Offers(Delegate):
 
     # --- what the door does ------------------------------------------------------------------------------------------
 
-    def make(self, agent: Agent) -> Offer:
-        """Let an agent wait for a task, until `withdraw`."""
-        offer = Offer(agent)
+    def make(self, agent: Agent, wanted: TaskId | None = None) -> Offer:
+        """Let an agent wait for a task, or for that one and no other, until `withdraw`."""
+        offer = Offer(agent, wanted)
         self._waiting.append(offer)
         return offer
 
@@ -89,8 +91,8 @@ class Offers(Delegate):
         return holder in self._agents
 
     def workers(self) -> Iterator[Worker]:
-        """Yield a worker for each task that is asked for."""
-        return (offer.worker for offer in self._waiting)
+        """Yield a worker for each request that any task answers."""
+        return (offer.worker for offer in self._waiting if offer.wanted is None)
 
     def worker_of(self, record: TaskRecord) -> Worker:
         """Return the worker that has a task since an earlier process of the node."""

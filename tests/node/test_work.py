@@ -231,6 +231,20 @@ async def test_a_claim_that_is_being_saved_when_its_agent_ends_is_released_at_on
         assert (await next_one.complete()).lost_leases == (code is ErrorCode.CONFLICT)
 
 
+async def test_an_agent_that_wants_one_task_gets_no_other() -> None:
+    """Not even when the plan is asked at that moment, and another one that fits has just come."""
+    async with work_setting() as at, FakeAgentSession(at.work) as other, FakeAgentSession(at.work) as agent:
+        for _ in range(20):  # which of two tasks of trio runs first is left to chance
+            taken = await at.submit()
+            await other.claim_task(taken)
+            task = make_task(kind="agent", sender=at.own_id)
+            at.tasks.submit(task, requester=at.own_id, target=None)
+            with pytest.raises(PeertaskError) as refused:
+                await agent.claim_task(taken)
+            assert refused.value.code is ErrorCode.CONFLICT
+            assert at.record(task.id).status is TaskStatus.PENDING
+
+
 async def test_a_store_that_fails_costs_no_agent_its_lease() -> None:
     """A sign of life counts although it cannot be written down."""
 

@@ -391,7 +391,7 @@ class Node(NodeControl):
             fields["metadata"] = metadata
         task = Task.new(prompt, self.peer_id, timestamp=self._clock.now(), **fields)
         if task.persona is not None and self.coordination is not None:
-            await self.coordination.check_persona(task.persona, self.peers)
+            await self.coordination.check_persona(task.persona, self.peers, self.work.active_agents)
         target = None if to is None else await self._resolve(to)
         if target is None:
             self._check_somebody_may_come(task.kind)

@@ -635,7 +635,7 @@ class AgentInfo:
     """An agent as it introduces itself.
 
     Attributes:
-        persona_id: whom it acts as; None for anyone.
+        persona_id: whom it acts as; None when it only does tasks that name nobody.
         id: what it is called; drawn when None.
         kinds: the kinds of tasks that it does.
     """

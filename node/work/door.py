@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from node.coordination.leases import refusal
-from node.coordination.personas import fits
+from node.coordination.personas import declared_by, fits
 from node.coordination.quotas import RETRY_AFTER_MS
 from node.interfaces import Clock, Delegation, Output, TaskService
 from node.work.agents import MAX_AGENTS, AgentRegistry
@@ -217,8 +217,8 @@ class WorkDoor(WorkService):
         task = record.task
         if task.kind not in agent.kinds:
             return f"its kind is {task.kind}, and the agent does {', '.join(agent.kinds)}"
-        if not fits(task.persona, None if agent.persona is None else (agent.persona,)):
-            return f"it is for the persona {task.persona}, and the agent acts as {agent.persona}"
+        if not fits(task.persona, declared_by(agent.persona)):
+            return f"it is for the persona {task.persona}, and the agent acts as {agent.persona or 'none'}"
         return "" if record.target in {None, self._own_id} else f"it was asked of {record.target}"
 
     async def _answer(self, offer: Offer, assign: Callable[[], object], wait_s: float) -> Claim | None:

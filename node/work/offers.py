@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from node.coordination.personas import declared_by
 from node.coordination.roster import Worker
 from node.interfaces import Delegate, Delegation
 from node.work_service import Agent
@@ -139,5 +140,4 @@ class Offers(Delegate):
 
 
 def _worker(agent_id: str, kinds: frozenset[str], persona: str | None) -> Worker:
-    personas = None if persona is None else frozenset({persona})
-    return Worker(PeerId(agent_id), kinds, 1, agent=True, personas=personas)
+    return Worker(PeerId(agent_id), kinds, 1, agent=True, personas=declared_by(persona))

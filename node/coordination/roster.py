@@ -101,6 +101,10 @@ class Roster:
         """Whether somebody is among the workers."""
         return peer_id in self._by_peer
 
+    def at(self, peer_id: PeerId | None) -> Sequence[Worker]:
+        """Return the workers of somebody, of this node with its agents; all of them when it does not matter whose."""
+        return self.workers if peer_id is None else self._by_peer.get(peer_id, ())
+
     def able(self, place: Place) -> Sequence[Worker]:
         """Return who may have the tasks of a place, free or not."""
         found = self._able.get(place)

@@ -95,6 +95,15 @@ class Offers(Delegate):
         """Yield a worker for each request that any task answers."""
         return (offer.worker for offer in self._waiting if offer.wanted is None)
 
+    def idle(self) -> Iterator[Worker]:
+        """Yield a worker that takes nothing for each agent that does not ask for any task now."""
+        asking = {offer.agent_id for offer in self._waiting if offer.wanted is None}
+        for agent in self._agents.values():
+            if agent.id not in asking:
+                worker = _worker(agent.id, frozenset(agent.kinds), agent.persona)
+                worker.slots = 0
+                yield worker
+
     def worker_of(self, record: TaskRecord) -> Worker:
         """Return the worker that has a task since an earlier process of the node."""
         worker = _worker(str(record.holder), frozenset({record.task.kind}), record.task.persona)

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.coordination.hindrances import Wait
 from node.interfaces import Output, Store
 from node.stores.memory import MemoryStore
 from node.testing import (
@@ -220,6 +221,27 @@ async def test_what_is_owed_to_peers_is_not_pushed_out_by_agents_that_are_gone(
                 while executor.running:
                     await trio.sleep(0.001)
         assert [record.status for record in ben.tasks_of(former)] == [TaskStatus.CANCELLED]
+
+
+async def test_a_task_waits_for_an_agent_that_could_do_it_and_does_not_ask(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """Whoever asks what it waits for learns that there is one, also when its deadline has passed."""
+    async with node_on(hub) as node, FakeAgentSession(node.work, persona="writer") as agent:
+        task_id = node.submit(kind="agent", persona="writer", timeout_s=1.0)
+        explained = node.dispatcher.explain(node.manager.get_task(task_id), ())
+        (reason,) = explained.waits_for
+        assert (reason.wait, reason.remedy) == (Wait.WORKER, "")
+        assert [(one.peer_id, one.text) for one in explained.candidates] == [
+            (agent.agent_id, "it does not ask for work now"),
+            (node.peer_id, "it does not do 'agent', but echo"),
+        ]
+        record = await node.wait(task_id)
+        assert record.failure is not None
+        assert f"before its deadline: it waited for {reason.text}" in record.failure.message
+        critic = await node.run(kind="agent", persona="critic", timeout_s=1.0)
+        assert critic.failure is not None
+        assert "nobody has the persona 'critic', known personas are writer" in critic.failure.message
 
 
 async def test_agents_of_a_node_work_for_its_peers_too(autojump_clock: MockClock, hub: MemoryHub) -> None:

@@ -51,6 +51,8 @@ def _lines(found: ExplanationView) -> Iterator[str]:
     yield f"status     {status_word(found)}{found.outcome and f', {found.outcome}'}"
     for reason in found.waits_for:
         yield f"waits for  {reason.text}{_until(reason)}"
+        if reason.remedy:
+            yield f"           → {reason.remedy}"
     if found.candidates:
         yield from ("", "who could do it")
         for one in found.candidates:

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from node.coordination.explain import Candidate, Explanation, Reason, Trial, Verdict, Wait
+from node.coordination.explain import Candidate, Explanation, Trial, Verdict
+from node.coordination.hindrances import Reason, Wait
 from node.gateways.http.client import ControlClient
 from node.gateways.http.errors import STATUS_OF
 from node.gateways.http.limits import ENVELOPE_BYTES
@@ -363,7 +364,7 @@ async def test_an_explanation_is_told_in_full(tmp_path: Path) -> None:
             "status": "pending",
             "blocked": False,
             "outcome": "",
-            "waits_for": [{"wait": "backoff", "text": "a while", "until": 5_000}],
+            "waits_for": [{"wait": "backoff", "text": "a while", "until": 5_000, "remedy": ""}],
             "candidates": [{"peer_id": PEER_ID, "verdict": "full", "text": "1 of 1", "busy": 1, "slots": 1, "load": 3}],
             "trials": [
                 {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         ("peertask submit graph.toml", "print the id of each task, and leave"),
         ("peertask submit graph.json --wait", "tell how each ends"),
         ("peertask submit graph.toml --wait --json | jq -r 'select(.name == \"report\") | .result'", ""),
-        ("planner | peertask submit -", "JSON on standard input"),
+        ("planner | peertask submit -", "JSON or TOML on standard input"),
     ],
 )
 @click.argument("source", metavar="FILE|-")

@@ -48,7 +48,7 @@ from node.work import WorkDoor
 from node.work.agents import AgentRegistry
 from node.work.offers import Offers
 from node.work_service import WorkService
-from protocol import PeerAdvert, PeerId, parse_task_id
+from protocol import MAX_ADVERTISED, PeerAdvert, PeerId, parse_task_id
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +112,7 @@ class Node(OwnTasks):
             notary=self._notary,
             offering=self.offering,
             outside_kinds=lambda: self.work.kinds,
+            outside_personas=lambda kind: self.work.personas(kind),  # noqa: PLW0108 - the door is made later
         )
         self._registry = AgentRegistry(storage.agents(), self._clock, config.lease_ms, self._network.announce)
         offers = Offers(self._registry.agents)
@@ -342,10 +343,15 @@ class Node(OwnTasks):
         slots = max((executor.slots for executor in self._executors.values()), default=0)
         return PeerAdvert(
             kinds=self._gateway.kinds_for(peer_id),
-            personas=() if self.coordination is None else tuple(sorted(self.coordination.personas.declared)),
+            personas=() if self.coordination is None else self._acts_as(self.coordination.personas.declared),
             slots=slots,
             load=self._dispatcher.local_load,
         )
+
+    def _acts_as(self, declared: frozenset[str]) -> tuple[str, ...]:
+        """Return whom this node and its agents act as, sorted; of more than an advert holds the node's own first."""
+        everybody = (*declared, *(self.work.personas() - declared))
+        return tuple(sorted(everybody[:MAX_ADVERTISED]))
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,11 @@ class WorkDoor(WorkService):
         """The kinds that the agents do which have registered."""
         return frozenset(kind for agent in self._registry.agents.values() for kind in agent.kinds)
 
+    def personas(self, kind: str | None = None) -> frozenset[str]:
+        """Return whom the agents act as which have registered: all of them, or those that do a kind."""
+        agents = self._registry.agents.values()
+        return frozenset().union(*(declared_by(one.persona) for one in agents if kind is None or kind in one.kinds))
+
     async def register(self, registration: AgentRegistration) -> Agent:
         """Let an agent take part; see `WorkService.register`."""
         agent_id = registration.id or ""

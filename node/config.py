@@ -86,15 +86,28 @@ _MAX_PORT = 65_535
 _SHOWN_CHARS = 80
 
 
-def _check_address(text: str) -> str:
+class _WrongAddress(ValueError):
+    """An address that cannot be one, and what one looks like."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+_PEER_ADDRESS = "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…; `peertask id` at that node prints its own"
+
+
+def _check_listen_address(text: str) -> str:
     if not text.startswith("/"):
-        raise ValueError("not a multiaddress, such as /ip4/192.0.2.7/tcp/4001")
+        raise _WrongAddress("not a multiaddress", "An address to listen on looks like /ip4/0.0.0.0/tcp/4001")
     return text
 
 
 def _check_peer_address(text: str) -> str:
-    if "/p2p/" not in _check_address(text):
-        raise ValueError("a peer's address ends with /p2p/ and its peer id")
+    if not text.startswith("/"):
+        raise _WrongAddress("not a multiaddress", _PEER_ADDRESS)
+    if "/p2p/" not in text:
+        raise _WrongAddress("a peer's address ends with /p2p/ and its peer id", _PEER_ADDRESS)
     return text
 
 
@@ -120,7 +133,7 @@ def _peers_by_kind(value: object) -> object:
     return {EVERY_KIND: value} if isinstance(value, list | tuple) else value
 
 
-ListenAddress = Annotated[str, AfterValidator(_check_address)]
+ListenAddress = Annotated[str, AfterValidator(_check_listen_address)]
 PeerAddress = Annotated[str, AfterValidator(_check_peer_address)]
 LoopbackAddress = Annotated[str, AfterValidator(_check_loopback)]
 PeersByKind = Annotated[Mapping[str, tuple[PeerId, ...]], BeforeValidator(_peers_by_kind)]
@@ -407,7 +420,11 @@ def _explain(error: ValidationError, sources: list[_Source]) -> PeertaskError:
     where = ".".join(str(part) for part in first["loc"])
     shown = repr(first["input"])
     shown = shown if len(shown) <= _SHOWN_CHARS else shown[: _SHOWN_CHARS - 1] + "…"
-    return _invalid(f"the setting {where} is {shown} (from {source.describe(field)}): {reason[:1].lower()}{reason[1:]}")
+    cause = first.get("ctx", {}).get("error")
+    return _invalid(
+        f"the setting {where} is {shown} (from {source.describe(field)}): {reason[:1].lower()}{reason[1:]}",
+        cause.remedy if isinstance(cause, _WrongAddress) else "",
+    )
 
 
 def _unknown(field: str, source: _Source) -> PeertaskError:

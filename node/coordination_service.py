@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from node.coordination.personas import declared_by
 from node.interfaces import PeerInfo, TaskCoordinationService
 from node.persona_library import PersonaLibrary
+from node.work_service import AgentState
 from protocol import TaskId
 
 
@@ -23,18 +25,26 @@ class Coordination:
     personas: PersonaLibrary
     tasks: TaskCoordinationService | None = None
 
-    async def check_persona(self, wanted: str | None, peers: Callable[[], Iterable[PeerInfo]]) -> None:
-        """Refuse a task for a persona that neither this node nor a peer knows, where any are defined.
+    async def check_persona(
+        self,
+        wanted: str | None,
+        peers: Callable[[], Iterable[PeerInfo]],
+        agents: Callable[[], Iterable[AgentState]],
+    ) -> None:
+        """Refuse a task for a persona that neither this node nor a peer or agent knows, where any are defined.
 
         Args:
             wanted: what the task names.
             peers: tells those that the node knows.
+            agents: tells those that are there.
 
         Raises:
             InvalidTask: names the personas that are known.
         """
         if wanted is not None and not self.personas.knows(wanted):
-            await self.personas.check(wanted, {persona for peer in peers() for persona in acts_as(peer)})
+            elsewhere = {persona for peer in peers() for persona in acts_as(peer)}
+            elsewhere.update(*(declared_by(state.agent.persona) for state in agents()))
+            await self.personas.check(wanted, elsewhere)
 
 
 def acts_as(peer: PeerInfo) -> tuple[str, ...]:

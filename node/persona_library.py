@@ -115,7 +115,7 @@ class PersonaLibrary:
 
         Args:
             wanted: what the task names.
-            elsewhere: whom connected peers act as.
+            elsewhere: whom connected peers and agents act as.
 
         Raises:
             InvalidTask: names the personas that are known.

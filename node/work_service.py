@@ -41,7 +41,7 @@ class AgentRegistration:
         id: what it is called; drawn when None. Whoever registers under an id that is known is the same agent, begun
             anew: what the former one held is given to others.
         kinds: the kinds of tasks that it does.
-        persona: whom it acts as; None when it does not look at personas, and does what it is given.
+        persona: whom it acts as; None when it only does tasks that name nobody.
     """
 
     kinds: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_AGENT_KINDS), FailFast()]
@@ -73,7 +73,7 @@ class Agent:
     Attributes:
         id: what it is called; the `holder` of its tasks.
         kinds: the kinds of tasks that it does, sorted.
-        persona: whom it acts as; None when it does not look at personas.
+        persona: whom it acts as; None when it only does tasks that name nobody.
         registered_at: in milliseconds since the epoch.
         heard_at: when it gave its last sign of life, in milliseconds since the epoch.
     """

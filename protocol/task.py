@@ -246,6 +246,8 @@ def describe_invalid(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the whole value"
     if first["type"] == "extra_forbidden":
         return f"field {where} is unknown"
+    if first["type"] == "missing":
+        return f"field {where} is missing"
     what = first["msg"].removeprefix("Value error, ")
     what = what if len(what) <= _MAX_REASON_CHARS else what[:_MAX_REASON_CHARS] + "…"
     return f"field {where}: {what[:1].lower()}{what[1:]}, but got {abbreviate(first['input'])}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from node.app import tune_collector
 from node.bench.figures import Figure
 from node.bench.sections import SECTIONS
+from node.collector import tune_collector
 from protocol import ErrorCode, PeertaskError
 
 DEFAULT_SECONDS = 5.0

@@ -8,9 +8,10 @@ from typing import Any
 
 import trio
 
-from node.app import open_node, tune_collector
+from node.app import open_node
 from node.bench.floor import serve_floor
 from node.bench.records import stored_records
+from node.collector import tune_collector
 from node.config import NodeConfig
 from node.interfaces import Execution, Executor, Output
 from node.telemetry import configure_logging

@@ -16,17 +16,22 @@ from protocol import InvalidTask, JsonObject, describe_invalid
 
 _TOML: Final = ".toml"
 _SECTIONS: Final = frozenset({"defaults", "tasks"})
+_FORMAT_OF_FILES: Final = "A file whose name ends in .toml is read as TOML, and any other as JSON"
+_FORMAT_OF_STDIN: Final = "What begins with { is read as JSON, and anything else as TOML"
 
 
 def read_graph(source: str) -> NamedGraph:
-    """Return the graph in a file, or in JSON on standard input when it is called ``-``.
+    """Return the graph in a file, or on standard input when it is called ``-``.
 
     Raises:
         InvalidTask: names the file, the task and the field that is wrong.
         click.ClickException: it cannot be read.
     """
-    place = "standard input" if source == STDIN else source
-    shape = _parsed(read_text(source), place, toml=source.endswith(_TOML))
+    text = read_text(source)
+    if source == STDIN:
+        place, shape = "standard input", _parsed_stdin(text)
+    else:
+        place, shape = source, _parsed(text, source, toml=source.endswith(_TOML), remedy=_FORMAT_OF_FILES)
     _check_shape(shape, place)
     defaults = shape.get("defaults", {})
     graph = resolve_names({name: _with(defaults, fields, name, place) for name, fields in shape["tasks"].items()})
@@ -35,14 +40,17 @@ def read_graph(source: str) -> NamedGraph:
     return graph
 
 
-def _parsed(text: str, place: str, *, toml: bool) -> Any:
+def _parsed_stdin(text: str) -> Any:
+    """Read what has no name: a graph in JSON is an object, and nothing in TOML begins like one."""
+    toml = not text.lstrip().startswith("{")
+    return _parsed(text, "standard input", toml=toml, remedy=_FORMAT_OF_STDIN)
+
+
+def _parsed(text: str, place: str, *, toml: bool, remedy: str) -> Any:
     try:
         return tomllib.loads(text) if toml else json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise InvalidTask(
-            f"{place} is not {'TOML' if toml else 'JSON'}: {error}",
-            remedy="A file whose name ends in .toml is read as TOML, and any other as JSON",
-        ) from None
+        raise InvalidTask(f"{place} is not {'TOML' if toml else 'JSON'}: {error}", remedy=remedy) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

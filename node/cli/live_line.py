@@ -12,6 +12,7 @@ import trio
 from node.background import open_background
 from node.cli.requesters import Ending, Step
 from node.cli.terminal import STATUS_STYLES, console, short_peer, short_time
+from node.cli.waiting import FIRST_LOOK_S
 from protocol import TaskId
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # Ten pictures a second look alive, and cost next to nothing.
 FRAME_S: Final = 0.1
-# A task that nobody has begun by then is not waiting its turn: its peer is away, or nobody does its kind.
-HINT_AFTER_S: Final = 2.0
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -69,8 +68,8 @@ class LiveLine:
         if step is not None and (step.progress or step.message):
             line.append(f"  {step.progress:.0%} {step.message}")
         line.append(f"  {self._elapsed}", style="dim")
-        if status == "pending" and trio.current_time() - self._begun_at > HINT_AFTER_S:
-            line.append("  nobody who offers its kind has room for it yet; Ctrl-C cancels it", style="dim")
+        if status == "pending" and trio.current_time() - self._begun_at > FIRST_LOOK_S:
+            line.append("  Ctrl-C cancels it", style="dim")
         return line
 
     def _last(self) -> Text:

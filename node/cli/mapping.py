@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import click
 import trio
@@ -16,7 +17,8 @@ from node.cli.options import Invocation
 from node.cli.request import Request
 from node.cli.requesters import Ending, Requester, open_requester
 from node.cli.settings import data_folder
-from protocol import ErrorCode, Failure, PeertaskError, TaskResult
+from node.cli.waiting import Hint, telling_what_is_waited_for
+from protocol import ErrorCode, Failure, PeertaskError, TaskId, TaskResult
 
 # How a task ends that an interrupted map has left behind, and that is to be asked for anew.
 _LEFT_BEHIND = frozenset({ErrorCode.CANCELLED, ErrorCode.CONFLICT})
@@ -63,6 +65,7 @@ class _Mapping:
         self._request = request
         self._journal = journal
         self._printer = printer
+        self._open: dict[TaskId, None] = {}
 
     def print_known(self) -> None:
         """Print what an earlier map has left."""
@@ -76,9 +79,18 @@ class _Mapping:
         if not missing:
             return
         queue = iter(missing)
-        async with open_requester(call) as requester, trio.open_nursery() as nursery:
+        async with (
+            open_requester(call) as requester,
+            telling_what_is_waited_for(partial(self._look, requester), quiet=call.as_json),
+            trio.open_nursery() as nursery,
+        ):
             for _ in range(min(concurrency, len(missing))):
                 nursery.start_soon(self._ask_one_by_one, requester, queue)
+
+    async def _look(self, requester: Requester) -> list[Hint]:
+        """Return what the oldest task waits for: the others are like it."""
+        oldest = next(iter(self._open), None)
+        return [] if oldest is None else [Hint(reason) for reason in await requester.waits_for(oldest)]
 
     async def _ask_one_by_one(self, requester: Requester, queue: Iterator[int]) -> None:
         for number in queue:
@@ -91,11 +103,14 @@ class _Mapping:
         task_id = self._journal.task_id(number, requester.peer_id)
         try:
             await requester.submit(self._prompts[number], self._request, task_id)
+            self._open[task_id] = None
             ending = await requester.finish(task_id)
         except PeertaskError as error:
             if error.code is not ErrorCode.CONFLICT:
                 raise
             ending = Ending(task_id, None, Failure.from_error(error), None, 0)
+        finally:
+            self._open.pop(task_id, None)
         if ending.result is not None:
             self._journal.complete(number, ending.result)
         elif ending.failure is not None:

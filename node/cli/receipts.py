@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.cli.terminal import short_time
 from node.gateways.http.response_models import iso_time
-from protocol import ErrorCode, PeertaskError, Receipt
+from protocol import ErrorCode, InvalidTask, PeertaskError, Receipt
 
 if TYPE_CHECKING:
     from node.gateways.http.response_models import ReceiptView
@@ -28,28 +29,43 @@ def receipt_lines(receipt: Receipt | ReceiptView) -> Iterator[str]:
     yield f"result     sha256 {receipt.result_hash}"
 
 
-def read_json(path: Path, what: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+def read_json(path: Path, what: str, parse: Callable[[Mapping[str, Any]], _Parsed]) -> _Parsed:
     """Read what a file holds; ``-`` is standard input.
 
     Args:
         path: of the file.
-        what: it should hold, for the error.
-        parse: makes it of the text, or raises `PeertaskError`.
+        what: it should hold, for the error: a receipt, a task or a result.
+        parse: makes it of a JSON object, or raises `PeertaskError`.
 
     Raises:
         PeertaskError: code INVALID_TASK; says which file, and what is wrong with it.
     """
+    place = "standard input" if str(path) == "-" else str(path)
     try:
-        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return parse(text)
+        return parse(_json_object(sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()))
     except OSError as error:
-        raise _unreadable(path, what, error.strerror or str(error)) from error
+        raise PeertaskError(
+            f"{place} cannot be read: {error.strerror or error}",
+            code=ErrorCode.INVALID_TASK,
+            remedy=f"Name a file that is there, and that this user may read: {_printed(what)}",
+        ) from error
     except PeertaskError as error:
-        raise _unreadable(path, what, error.message) from error
+        raise PeertaskError(
+            f"{place} is not {what}: {error.message}", code=error.code, remedy=f"Give {_printed(what)}"
+        ) from error
 
 
-def _unreadable(path: Path, what: str, reason: str) -> PeertaskError:
-    return PeertaskError(f"{path} is not {what}: {reason}", code=ErrorCode.INVALID_TASK, remedy=_REMEDY)
+def _json_object(text: bytes) -> Mapping[str, Any]:
+    try:
+        shape = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidTask(f"it is not JSON, from line {error.lineno}, column {error.colno} on") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise InvalidTask("it is not JSON") from None
+    if not isinstance(shape, dict):
+        raise InvalidTask("it is not a JSON object")
+    return shape
 
 
-_REMEDY = "Give what `peertask show TASK --receipt --json`, or `peertask show TASK --json`, has printed"
+def _printed(what: str) -> str:
+    return f"what `peertask show TASK {'--receipt ' if what == 'a receipt' else ''}--json` has printed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ import trio
 from node.cli.options import Invocation
 from node.cli.request import Request
 from node.cli.settings import data_folder, folder_of, load_settings
+from node.coordination.hindrances import Reason
 from node.gateways.http.client import ControlClient
 from node.gateways.http.folder import occupied
 from node.gateways.http.response_models import EventView, TaskView
@@ -103,6 +104,10 @@ class Requester(ABC):
         """Wait for the end of a task."""
 
     @abstractmethod
+    async def waits_for(self, task_id: TaskId) -> Sequence[Reason]:
+        """Return what a task waits for now; see `peertask explain`."""
+
+    @abstractmethod
     async def cancel(self, task_id: TaskId) -> None:
         """Ask for a task to be stopped."""
 
@@ -146,6 +151,10 @@ class ThroughLocalNode(Requester):
             task = await self._client.finish(task_id)
         return _ending_of_view(task)
 
+    async def waits_for(self, task_id: TaskId) -> Sequence[Reason]:
+        """Ask the node what a task waits for."""
+        return [view.reason() for view in (await self._client.explain(task_id)).waits_for]
+
     async def cancel(self, task_id: TaskId) -> None:
         """Ask the node to stop a task."""
         await self._client.cancel(task_id)
@@ -186,6 +195,10 @@ class ByOwnNode(Requester):
     async def finish(self, task_id: TaskId) -> Ending:
         """Wait for the end of a task."""
         return _ending_of_record(await self._node.manager.wait(task_id))
+
+    async def waits_for(self, task_id: TaskId) -> Sequence[Reason]:
+        """Return what a task waits for."""
+        return (await self._node.explain(task_id)).waits_for
 
     async def cancel(self, task_id: TaskId) -> None:
         """Stop a task."""

@@ -115,7 +115,8 @@ def _peers_by_kind(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 async def _serve(config: NodeConfig, as_json: bool, until_eof: bool) -> None:
-    from node.app import open_node, tune_collector
+    from node.app import open_node
+    from node.collector import tune_collector
     from node.telemetry import configure_logging
 
     configure_logging(config.log_level, config.log_format)

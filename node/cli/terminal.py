@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from node.gateways.http.response_models import ExplanationView, TaskSummary
+
 STATUS_STYLES: Final = {
     "pending": "yellow",
     "blocked": "blue",
@@ -73,6 +75,11 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=err, highlight=False)
+
+
+def status_word(task: TaskSummary | ExplanationView) -> str:
+    """Return the one word for where a task stands; one that waits for others is called blocked."""
+    return "blocked" if task.blocked else task.status.value
 
 
 def short_peer(peer_id: str | None) -> str:

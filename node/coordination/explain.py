@@ -6,12 +6,12 @@ that the plan decides by, so an explanation cannot say anything else than what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from node.coordination.plan import Backlog
-from node.coordination.roster import NOBODY, Place, Roster, Worker
+from node.coordination.hindrances import Reason, Situation, reasons, several
+from node.coordination.roster import Place, Roster, Worker
 from protocol import (
     Cancelled,
     Claimed,
@@ -25,9 +25,6 @@ from protocol import (
     TaskRecord,
     TaskStatus,
 )
-
-# More ids than a screen has lines help nobody.
-_MAX_NAMED = 10
 
 
 class Verdict(StrEnum):
@@ -43,35 +40,6 @@ class Verdict(StrEnum):
     OTHER_KIND = "other_kind"
     OTHER_PERSONA = "other_persona"
     AWAY = "away"
-
-
-class Wait(StrEnum):
-    """What a task may wait for."""
-
-    RESULT = "result"
-    STOP = "stop"
-    NODE = "node"
-    DEPENDENCY = "dependency"
-    BACKOFF = "backoff"
-    PEER = "peer"
-    WORKER = "worker"
-    SLOT = "slot"
-    TURN = "turn"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One thing that a task waits for.
-
-    Attributes:
-        wait: what kind of thing.
-        text: what exactly, for people.
-        until: when it is over, in milliseconds since the epoch; None when nobody knows.
-    """
-
-    wait: Wait
-    text: str
-    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,39 +91,20 @@ class Explanation:
     Attributes:
         task_id: which task.
         status: where it stands.
+        blocked: whether it is pending because it waits for other tasks.
         outcome: how it has ended, for people; empty when it has not.
         waits_for: what it waits for; empty when it has ended.
-        candidates: who is considered, the ones that can have it first; empty when it has ended.
+        candidates: who is considered, the ones that can have it first; empty when it is blocked or has ended.
         trials: what has been tried, as far as the facts are kept.
     """
 
     task_id: TaskId
     status: TaskStatus
+    blocked: bool
     outcome: str
     waits_for: tuple[Reason, ...]
     candidates: tuple[Candidate, ...]
     trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """What an explanation is worked out from, beside the task.
-
-    Attributes:
-        roster: who is there.
-        backlog: what waits.
-        away: known peers without a session, with why, in words.
-        draining: whether this node is stopping.
-        now: milliseconds since the epoch.
-        awaited: what the task depends on and is not complete, with what is known of it.
-    """
-
-    roster: Roster
-    backlog: Backlog
-    away: Mapping[PeerId, str]
-    draining: bool
-    now: int
-    awaited: Sequence[tuple[TaskId, TaskRecord | None]] = ()
 
 
 def explain(record: TaskRecord, facts: Sequence[Fact], situation: Situation) -> Explanation:
@@ -166,13 +115,15 @@ def explain(record: TaskRecord, facts: Sequence[Fact], situation: Situation) -> 
         facts: what has happened to it, as far as that is kept.
         situation: what else there is.
     """
-    considered = () if record.terminal else _candidates(record, situation)
+    blocked = bool(situation.awaited)
+    considered = () if record.terminal or blocked else _candidates(record, situation)
     candidates = sorted(considered, key=lambda one: list(Verdict).index(one.verdict))
     return Explanation(
         task_id=record.id,
         status=record.status,
+        blocked=blocked,
         outcome=_outcome(record),
-        waits_for=tuple(_reasons(record, situation, candidates)),
+        waits_for=tuple(reasons(record, situation)),
         candidates=tuple(candidates),
         trials=tuple(trials(facts)),
     )
@@ -267,84 +218,14 @@ def _why_not(worker: Worker, record: TaskRecord, place: Place, roster: Roster) -
     if place.target not in {None, worker.peer_id} and (not place.elsewhere or roster.knows(place.target)):
         return Verdict.NOT_ASKED_FOR, f"the task names {place.target}"
     if not worker.offers(kind):
-        return Verdict.OTHER_KIND, f"it does not do {kind!r}, but {_several(worker.kinds)}"
+        return Verdict.OTHER_KIND, f"it does not do {kind!r}, but {several(worker.kinds or ()) or 'nothing'}"
     if not worker.acts_as(persona):
-        return Verdict.OTHER_PERSONA, f"it does not act as {persona!r}, but as {_several(worker.personas)}"
+        return (
+            Verdict.OTHER_PERSONA,
+            f"it does not act as {persona!r}, but as {several(worker.personas or ()) or 'nobody'}",
+        )
     if worker.peer_id in place.without:
         return Verdict.REFUSED, "it refused this task"
     if not worker.slots:
-        return Verdict.FULL, "it takes no tasks at the moment"
+        return Verdict.FULL, "it does not ask for work now" if worker.agent else "it takes no tasks at the moment"
     return Verdict.NOT_TRUSTED, "a stranger: the operator named it neither as a peer nor as a worker"
-
-
-def _several(names: frozenset[str] | None) -> str:
-    return ", ".join(sorted(names or ())) or "nothing"
-
-
-# --- what it waits for -----------------------------------------------------------------------------------------------
-
-
-def _reasons(record: TaskRecord, situation: Situation, candidates: Sequence[Candidate]) -> Iterator[Reason]:
-    if record.status in {TaskStatus.CLAIMED, TaskStatus.EXECUTING}:
-        yield Reason(Wait.RESULT, f"attempt {record.attempt} runs at {record.holder}")
-    elif record.status is TaskStatus.CANCELLING:
-        yield Reason(Wait.STOP, f"{record.holder} was told to stop")
-    elif record.status is TaskStatus.PENDING:
-        found = [reason for look in HINDRANCES if (reason := look(record, situation, candidates)) is not None]
-        yield from found or [Reason(Wait.TURN, "its turn: others go first, or it starts in a moment")]
-
-
-def _stopping(_record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
-    if not situation.draining:
-        return None
-    return Reason(Wait.NODE, "this node is stopping and starts nothing; it goes on when it is started again")
-
-
-def _back_off(record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
-    if record.not_before <= situation.now:
-        return None
-    return Reason(Wait.BACKOFF, "the back-off after its last attempt", record.not_before)
-
-
-def _nobody(record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
-    place = situation.backlog.place(record)
-    if situation.roster.able(place._replace(without=NOBODY)):
-        return None
-    task = record.task
-    if place.target is not None and place.target != situation.roster.own_id:
-        elsewhere = ", and nobody else can do it" if place.elsewhere else ""
-        return Reason(Wait.PEER, f"a session with {place.target}, which it names{elsewhere}")
-    wanted = f"kind {task.kind!r}" + (f" and acts as {task.persona!r}" if task.persona else "")
-    return Reason(Wait.WORKER, f"a worker that does tasks of {wanted}, and that this node may give tasks")
-
-
-def _full(record: TaskRecord, situation: Situation, candidates: Sequence[Candidate]) -> Reason | None:
-    verdicts = {candidate.verdict for candidate in candidates}
-    if Verdict.FREE in verdicts or not verdicts & {Verdict.FULL, Verdict.BUSY}:
-        return None
-    if not situation.roster.able(situation.backlog.place(record)):
-        return None
-    return Reason(Wait.SLOT, "a free slot: every worker that can have it is full, or has just said that it is busy")
-
-
-def _dependencies(_record: TaskRecord, situation: Situation, _candidates: Sequence[Candidate]) -> Reason | None:
-    if not situation.awaited:
-        return None
-    shown = [f"{task_id} ({_standing(record)})" for task_id, record in situation.awaited[:_MAX_NAMED]]
-    more = len(situation.awaited) - len(shown)
-    text = f"{', '.join(shown)}{f' and {more:,} more' if more else ''}, whose results it needs"
-    return Reason(Wait.DEPENDENCY, text)
-
-
-def _standing(record: TaskRecord | None) -> str:
-    return "forgotten" if record is None else record.status.value
-
-
-HINDRANCES: tuple[Callable[[TaskRecord, Situation, Sequence[Candidate]], Reason | None], ...] = (
-    _stopping,
-    _dependencies,
-    _back_off,
-    _nobody,
-    _full,
-)
-"""What may keep a task that is pending from starting, each with whether it does; a new one is added here."""

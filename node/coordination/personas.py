@@ -1,4 +1,9 @@
-"""Who may do a task that names a persona."""
+"""Who may do a task that names a persona.
+
+A worker gets the tasks that name a persona that it has declared, and those that name none; one that declares none gets
+only these. So it is for this node, for peers and for agents alike. The one exception is a node that its operator told
+not to coordinate: it does what it is given.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,14 @@ def fits(wanted: str | None, declared: Collection[str] | None) -> bool:
 
     Args:
         wanted: who should do the task; None for anyone.
-        declared: whom the worker can act as; None when it does not look at personas, and does what it is given.
+        declared: whom the worker can act as; None for a node that does not coordinate, and does what it is given.
     """
     return wanted is None or declared is None or wanted in declared
+
+
+def declared_by(persona: str | None) -> frozenset[str]:
+    """Return whom a worker can act as that declares one persona, or none."""
+    return frozenset() if persona is None else frozenset({persona})
 
 
 def check_known(wanted: str, known: Collection[str]) -> None:

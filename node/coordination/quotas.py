@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from protocol import ErrorCode, PeerId, Task, TaskRejected
+from protocol import MAX_ADVERTISED, ErrorCode, PeerId, Task, TaskRejected
 
 # As many bytes as eight of the largest tasks; a peer cannot make a node hold more for it at a time.
 MAX_BYTES_PER_PEER = 128 * 1024 * 1024
@@ -54,8 +55,12 @@ class Access:
         return safe or peer_id in self.allow.get(kind, ()) or peer_id in self.allow.get(EVERY_KIND, ())
 
     def kinds_for(self, peer_id: PeerId, kinds: Mapping[str, bool]) -> tuple[str, ...]:
-        """Return the kinds, given with whether they are safe, that a peer may use, sorted."""
-        return tuple(sorted(kind for kind, safe in kinds.items() if self.permits(peer_id, kind, safe=safe)))
+        """Return the kinds, given with whether they are safe, that a peer may use, sorted.
+
+        Of more than an advert holds the first ones are returned.
+        """
+        permitted = (kind for kind, safe in kinds.items() if self.permits(peer_id, kind, safe=safe))
+        return tuple(sorted(islice(permitted, MAX_ADVERTISED)))
 
     def check_kind(self, peer_id: PeerId, kind: str, kinds: Mapping[str, bool]) -> None:
         """Refuse a kind that is not there or not open to the peer.

@@ -25,7 +25,7 @@ class Worker:
         busy: how many it has.
         load: how many tasks it has in all, those of this node included, as far as it told; 0 for one of this node.
         trusted: whether it may be given tasks that did not name it.
-        personas: who it can act as; None when it does not look at personas, and does what it is given.
+        personas: who it can act as; None for this node when it does not coordinate, and does what it is given.
         own_load: how many tasks of this node it had when it told its load.
         capacity: how many tasks it executes at once, as far as it told; 0 when it has not.
         latency_ms: how long word takes to it and back; 0 for this node, and where nobody has measured it.
@@ -100,6 +100,10 @@ class Roster:
     def knows(self, peer_id: PeerId | None) -> bool:
         """Whether somebody is among the workers."""
         return peer_id in self._by_peer
+
+    def at(self, peer_id: PeerId | None) -> Sequence[Worker]:
+        """Return the workers of somebody, of this node with its agents; all of them when it does not matter whose."""
+        return self.workers if peer_id is None else self._by_peer.get(peer_id, ())
 
     def able(self, place: Place) -> Sequence[Worker]:
         """Return who may have the tasks of a place, free or not."""

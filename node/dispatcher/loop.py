@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 import trio
@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from node.config import LEASE_MS
 from node.coordination.blocked import BlockedTasks
 from node.coordination.dependencies import for_worker, with_inputs
-from node.coordination.explain import Explanation, Situation, explain
+from node.coordination.explain import Explanation, explain
+from node.coordination.hindrances import Situation, never_started
 from node.coordination.leases import Lease, lapsed, lease_lost
 from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
@@ -163,15 +164,23 @@ class Dispatcher(Assigner):
             for peer in self._network.peers()
             if not peer.connected and (peer.peer_id == record.target or self._trusts(peer.peer_id))
         }
-        situation = Situation(
-            roster=self._roster or self._call_roll(),
+        return explain(record, facts, self._situation(record, self._whole_roll(), away))
+
+    def _situation(self, record: TaskRecord, roster: Roster, away: Mapping[PeerId, str]) -> Situation:
+        return Situation(
+            roster=roster,
             backlog=self._backlog,
             away=away,
             draining=self._manager.draining,
             now=self._clock.now(),
             awaited=self._manager.awaited(record),
         )
-        return explain(record, facts, situation)
+
+    def _whole_roll(self) -> Roster:
+        """Return who is there, agents that do not ask for work now included."""
+        idle = list(self._offers.idle())
+        roster = self._roster or self._call_roll()
+        return Roster([*roster.workers, *idle], self._own_id) if idle else roster
 
     async def run(self) -> None:
         """Dispatch until cancelled; what runs here is stopped and released then."""
@@ -296,9 +305,10 @@ class Dispatcher(Assigner):
             self._tell_to_stop(record)
 
     def _tell_to_stop(self, record: TaskRecord) -> None:
-        """Tell the peer that had a task, if one had it; an agent hears it when it asks."""
-        if record.holder not in (None, self._own_id) and not self._offers.knows(record.holder):
-            self._remote.abandon(record.id, record.holder)
+        """Tell the peer that had a task, if one had it; an agent, a former one too, hears it when it asks."""
+        holder = record.holder
+        if holder not in (None, self._own_id) and not self._offers.knows(holder) and self._network.is_peer_id(holder):
+            self._remote.abandon(record.id, holder)
 
     def _wake_if_waiting(self) -> None:
         if self._backlog.tasks and not self._wake.is_set():
@@ -314,8 +324,8 @@ class Dispatcher(Assigner):
         if self._manager.draining:
             return min((at for at in ends if at is not None), default=None)
         decision = plan(self._backlog, self._call_roll(), now=now)
-        for task_id in (*decision.expired, *self._blocked.expired(now)):
-            self._expire(task_id, now)
+        if late := (*decision.expired, *self._blocked.expired(now)):
+            self._expire(late, now)
         for task_id, worker in decision.starts:
             self._start(self._manager.latest(task_id), worker, now, nursery)
         wake_ats = (*ends, decision.wake_at, self._blocked.next_deadline())
@@ -374,9 +384,11 @@ class Dispatcher(Assigner):
             worker.trusted = self._trusts(channel.peer_id)
             self._peers[channel.peer_id] = worker
 
-    def _expire(self, task_id: TaskId, now: int) -> None:
-        failure = Failure.of(ErrorCode.DEADLINE_EXCEEDED, f"task {task_id} could not be started before its deadline")
-        self._record(Failed(task_id, now, self._manager.latest(task_id).attempt, failure))
+    def _expire(self, late: Iterable[TaskId], now: int) -> None:
+        roster = self._whole_roll()
+        for record in map(self._manager.latest, late):
+            failure = never_started(record, self._situation(record, roster, {}))
+            self._record(Failed(record.id, now, record.attempt, failure))
 
     # --- executing ---------------------------------------------------------------------------------------------------
 

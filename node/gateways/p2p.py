@@ -62,6 +62,7 @@ class PeerGateway(ChannelHandler):
         notary: signs the receipts of results; without one they carry none.
         offering: what this node offers to the one that it works for; None when it works for nobody in particular.
         outside_kinds: what outside workers of this node can do; nothing by default.
+        outside_personas: whom those of them act as that do a kind; nobody by default.
 
     Attributes:
         personas: whom this node acts as, to be set before it runs; None when it does not look at personas.
@@ -80,6 +81,7 @@ class PeerGateway(ChannelHandler):
         notary: Notary | None = None,
         offering: Offering | None = None,
         outside_kinds: Callable[[], Iterable[str]] = tuple,
+        outside_personas: Callable[[str], Iterable[str]] = lambda _kind: (),
     ) -> None:
         self._service = service
         self._feed = feed
@@ -92,6 +94,7 @@ class PeerGateway(ChannelHandler):
         self._offering = offering
         self.personas: PersonaLibrary | None = None
         self._outside_kinds = outside_kinds
+        self._outside_personas = outside_personas
         self._repeated: WeakValueDictionary[TaskId, _Delivery] = WeakValueDictionary()
 
     def kinds_for(self, peer_id: PeerId) -> tuple[str, ...]:
@@ -147,7 +150,8 @@ class PeerGateway(ChannelHandler):
         if executor is None or not executor.safe or self._access.works_for is not None:
             self._access.check_kind(channel.peer_id, task.kind, self._safety())
         if task.persona is not None and self.personas is not None:
-            check_declared(task.persona, self.personas.declared)
+            here = () if executor is None else self.personas.declared
+            check_declared(task.persona, {*here, *self._outside_personas(task.kind)})
         self._access.check_usage(channel.peer_id, self._usage(channel.peer_id), task_size(task))
 
     def _attach(self, channel: Channel, frame: Attach) -> None:
@@ -182,8 +186,8 @@ class PeerGateway(ChannelHandler):
         return record if record is not None and record.requester == channel.peer_id else None
 
     def _safety(self) -> dict[str, bool]:
-        outside = dict.fromkeys(self._outside_kinds(), False)
-        return outside | {kind: executor.safe for kind, executor in self._executors.items()}
+        safety = {kind: executor.safe for kind, executor in self._executors.items()}
+        return safety | dict.fromkeys(set(self._outside_kinds()).difference(safety), False)
 
 
 class _Delivery:

@@ -22,6 +22,8 @@ _EXAMPLES = (
 
 # Many peers tell of the same addresses, and reading one takes as long as all else that is done about it: 1 MB.
 KEPT_ENDPOINTS = 4_096
+# A node that starts asks for each task that was cancelled, and a handful of peers and agents had them: 100 KB.
+KEPT_PEER_IDS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,15 @@ def parse_peer_id(text: str) -> str:
         return str(Multiaddr(f"/p2p/{text}").value_for_protocol("p2p"))
     except ValueError as error:
         raise malformed from error
+
+
+@lru_cache(maxsize=KEPT_PEER_IDS)
+def is_peer_id(text: str) -> bool:
+    """Whether a text is a peer id in base58."""
+    try:
+        return parse_peer_id(text) == text
+    except InvalidAddress:
+        return False
 
 
 def dialable_endpoints(addresses: Sequence[str]) -> tuple[Endpoint, ...]:

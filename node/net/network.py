@@ -19,7 +19,7 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from node.background import open_background
 from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource
 from node.net.address_book import AddressBook
-from node.net.addresses import parse_endpoint, parse_peer_id, reachable_endpoints
+from node.net.addresses import is_peer_id, parse_endpoint, parse_peer_id, reachable_endpoints
 from node.net.errors import PeerUnreachable, SelfDial
 from node.net.finder import Finding, PeerFinder
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
@@ -199,6 +199,10 @@ class PeerNetwork(Network, SessionOwner):
     def keeps(self, peer_id: PeerId) -> bool:
         """Whether this node was told to keep a session with a peer up, which it is not for those who dialled in."""
         return self._book.keeps(peer_id)
+
+    def is_peer_id(self, holder: str) -> bool:
+        """Whether an id is one of libp2p, in base58."""
+        return is_peer_id(holder)
 
     def channel(self, peer_id: PeerId) -> Channel | None:
         """Return the open session with a peer."""

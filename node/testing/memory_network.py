@@ -129,6 +129,10 @@ class MemoryNetwork(Network):
         self.redial()
         return peer_id
 
+    def is_peer_id(self, holder: str) -> bool:
+        """Whether a node of the hub has the id."""
+        return self._hub.knows(PeerId(holder))
+
     def channel(self, peer_id: PeerId) -> Channel | None:
         """Return the open session with a peer."""
         channel = self._sessions.get(peer_id)

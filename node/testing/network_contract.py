@@ -147,6 +147,8 @@ async def _check_peers(one: Side, other: Side) -> None:
     await connect(one, other)
     (info,) = one.network.peers()
     promise(info.peer_id == other.peer_id and info.connected, "peers has who is connected")
+    ids = [one.network.is_peer_id(each) for each in (one.peer_id, other.peer_id, "agent-7", "")]
+    promise(ids == [True, True, False, False], "the id of a peer is told from that of an agent")
     promise(info.advert == other.advert, "peers has the advert of who is connected")
     promise(
         any(f"/p2p/{other.peer_id}" in address for address in info.addresses), "peers has where a peer can be dialled"

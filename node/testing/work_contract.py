@@ -224,6 +224,11 @@ async def _check_refused_claims(at: WorkSetting) -> None:
         claims = [await agent.claim() for _ in range(3)]
         got = {claim.record.id for claim in claims if claim is not None}
         promise(got == {mine, anyones, own}, "an agent gets what is for its persona, for anyone, and asked of the node")
+        async with FakeAgentSession(at.work) as plain:
+            named = await at.submit(persona="writer")
+            why = "an agent without a persona only gets tasks that name none"
+            await _refused(plain.claim_task(named), ErrorCode.FORBIDDEN, why)
+            promise(await plain.claim() is None, why)
         unknown = make_task().id
         await _refused(agent.claim_task(unknown), ErrorCode.NOT_FOUND, "a task that nobody knows is not claimed")
         await _refused(agent.claim_task(mine), ErrorCode.CONFLICT, "a task that is claimed is not claimed again")

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from node.coordination.leases import refusal
-from node.coordination.personas import fits
+from node.coordination.personas import declared_by, fits
 from node.coordination.quotas import RETRY_AFTER_MS
 from node.interfaces import Clock, Delegation, Output, TaskService
 from node.work.agents import MAX_AGENTS, AgentRegistry
@@ -92,6 +92,11 @@ class WorkDoor(WorkService):
     def kinds(self) -> frozenset[str]:
         """The kinds that the agents do which have registered."""
         return frozenset(kind for agent in self._registry.agents.values() for kind in agent.kinds)
+
+    def personas(self, kind: str | None = None) -> frozenset[str]:
+        """Return whom the agents act as which have registered: all of them, or those that do a kind."""
+        agents = self._registry.agents.values()
+        return frozenset().union(*(declared_by(one.persona) for one in agents if kind is None or kind in one.kinds))
 
     async def register(self, registration: AgentRegistration) -> Agent:
         """Let an agent take part; see `WorkService.register`."""
@@ -194,7 +199,7 @@ class WorkDoor(WorkService):
                 f"agent {agent_id} may not claim task {task_id}: {reason}",
                 remedy="Register with the kinds and the persona of the tasks that you want",
             )
-        offer = self._offers.make(agent)
+        offer = self._offers.make(agent, task_id)
         claim = await self._answer(offer, lambda: self._assigner.claim_for(offer.worker, task_id), 0.0)
         if claim is None:
             raise _not_waiting(self._service.latest(task_id), self._clock.now())
@@ -217,8 +222,8 @@ class WorkDoor(WorkService):
         task = record.task
         if task.kind not in agent.kinds:
             return f"its kind is {task.kind}, and the agent does {', '.join(agent.kinds)}"
-        if not fits(task.persona, None if agent.persona is None else (agent.persona,)):
-            return f"it is for the persona {task.persona}, and the agent acts as {agent.persona}"
+        if not fits(task.persona, declared_by(agent.persona)):
+            return f"it is for the persona {task.persona}, and the agent acts as {agent.persona or 'none'}"
         return "" if record.target in {None, self._own_id} else f"it was asked of {record.target}"
 
     async def _answer(self, offer: Offer, assign: Callable[[], object], wait_s: float) -> Claim | None:
@@ -228,16 +233,14 @@ class WorkDoor(WorkService):
             assign()
             with trio.move_on_after(wait_s):
                 await offer.answered.wait()
-            self._registry.see(offer.agent_id)
-            if offer.delegation is None:
+            given = offer.delegation
+            record = None if given is None else await self._saved(self._service.latest(given.task.id))
+            self._registry.see(offer.agent_id)  # it may have left while it waited, or while its claim was saved
+            if given is None or record is None or not self._offers.has(given):
                 return None
-            record = await self._saved(self._service.latest(offer.delegation.task.id))
             told = True
             return Claim(
-                record=record,
-                attempt=offer.delegation.attempt,
-                lease_ms=self._lease_ms,
-                remaining_ms=offer.delegation.remaining_ms(),
+                record=record, attempt=given.attempt, lease_ms=self._lease_ms, remaining_ms=given.remaining_ms()
             )
         finally:
             self._offers.withdraw(offer)

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from node.coordination.personas import declared_by
 from node.coordination.roster import Worker
 from node.interfaces import Delegate, Delegation
 from node.work_service import Agent
@@ -25,15 +26,17 @@ class Offer:
 
     Attributes:
         agent_id: who asks.
+        wanted: which task, when only one will do; the plan does not look at such a request.
         worker: the slot that is free until the request is answered.
         delegation: what was given; None so far.
         answered: set when a task was given, or none ever will be.
     """
 
-    __slots__ = ("agent_id", "answered", "delegation", "worker")
+    __slots__ = ("agent_id", "answered", "delegation", "wanted", "worker")
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, wanted: TaskId | None = None) -> None:
         self.agent_id = agent.id
+        self.wanted = wanted
         self.worker = _worker(agent.id, frozenset(agent.kinds), agent.persona)
         self.delegation: Delegation | None = None
         self.answered = trio.Event()
@@ -56,9 +59,9 @@ class Offers(Delegate):
 
     # --- what the door does ------------------------------------------------------------------------------------------
 
-    def make(self, agent: Agent) -> Offer:
-        """Let an agent wait for a task, until `withdraw`."""
-        offer = Offer(agent)
+    def make(self, agent: Agent, wanted: TaskId | None = None) -> Offer:
+        """Let an agent wait for a task, or for that one and no other, until `withdraw`."""
+        offer = Offer(agent, wanted)
         self._waiting.append(offer)
         return offer
 
@@ -89,8 +92,17 @@ class Offers(Delegate):
         return holder in self._agents
 
     def workers(self) -> Iterator[Worker]:
-        """Yield a worker for each task that is asked for."""
-        return (offer.worker for offer in self._waiting)
+        """Yield a worker for each request that any task answers."""
+        return (offer.worker for offer in self._waiting if offer.wanted is None)
+
+    def idle(self) -> Iterator[Worker]:
+        """Yield a worker that takes nothing for each agent that does not ask for any task now."""
+        asking = {offer.agent_id for offer in self._waiting if offer.wanted is None}
+        for agent in self._agents.values():
+            if agent.id not in asking:
+                worker = _worker(agent.id, frozenset(agent.kinds), agent.persona)
+                worker.slots = 0
+                yield worker
 
     def worker_of(self, record: TaskRecord) -> Worker:
         """Return the worker that has a task since an earlier process of the node."""
@@ -114,9 +126,14 @@ class Offers(Delegate):
     def abandon(self, task_id: TaskId, holder: PeerId) -> None:
         """Leave it to the attempt: a former holder hears that it is over when it asks."""
 
+    def has(self, delegation: Delegation) -> bool:
+        """Whether an agent still has what it was given: it may be somebody else's by now."""
+        return self.held.get(delegation.task.id) is delegation
+
     def forget(self, delegation: Delegation) -> None:
-        """Take a task from an agent."""
-        self.held.pop(delegation.task.id, None)
+        """Take a task from an agent, unless somebody else has it by now."""
+        if self.has(delegation):
+            del self.held[delegation.task.id]
 
     def seen_at(self, delegation: Delegation) -> int | None:
         """Return when the holder gave its last sign of life; an agent that waits for a task is there."""
@@ -132,5 +149,4 @@ class Offers(Delegate):
 
 
 def _worker(agent_id: str, kinds: frozenset[str], persona: str | None) -> Worker:
-    personas = None if persona is None else frozenset({persona})
-    return Worker(PeerId(agent_id), kinds, 1, agent=True, personas=personas)
+    return Worker(PeerId(agent_id), kinds, 1, agent=True, personas=declared_by(persona))

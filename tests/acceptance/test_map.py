@@ -130,3 +130,16 @@ def resident_megabytes(pid: int) -> float:
     """How much memory a process has."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096 / 1e6
+
+
+def test_a_map_that_nobody_works_on_says_what_it_waits_for(shared_stage: Stage, local: NodeProcess) -> None:
+    """Once for all lines, and each line ends with it."""
+    command = ("map", "--data", "local", "--persona", "critic", "--timeout", "2.5", "-")
+    late = shared_stage.run(*command, stdin="one\ntwo\n")
+    waits, _, *ends = late.err.splitlines()
+    assert (late.code, late.lines) == (1, ["", ""])
+    assert waits.startswith("waits for a worker that does tasks of kind 'mock' and acts as 'critic'")
+    assert [line.partition(": task ")[0] for line in sorted(ends[:2])] == [
+        "line 1: DEADLINE_EXCEEDED",
+        "line 2: DEADLINE_EXCEEDED",
+    ]

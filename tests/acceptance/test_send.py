@@ -68,6 +68,21 @@ def test_every_option_of_a_task_arrives_at_the_worker(shared_stage: Stage, local
     assert (shown["retry"]["attempts"], shown["retry"]["retry_on"]) == (5, ["TIMEOUT"])
 
 
+def test_a_task_that_nobody_can_do_says_what_it_waits_for(shared_stage: Stage, local: NodeProcess) -> None:
+    """While it waits, once; and when its time is over. A program hears it at the end, as an error."""
+    # covers COORD-2
+    send = ("send", "--data", "local", "--persona", "critic", "--timeout", "2.5")
+    late = shared_stage.run(*send, "look")
+    waits, help_, error = late.err.splitlines()
+    assert (late.code, late.out) == (5, "")
+    assert waits.startswith("waits for a worker that does tasks of kind 'mock' and acts as 'critic'")
+    assert "nobody has the persona 'critic'" in waits
+    assert "--persona critic" in help_
+    assert f"could not be started before its deadline: it {waits.replace('waits', 'waited', 1)}. Name " in error
+    (told,) = shared_stage.run(*send[:-1], "0.1", "--json", "look").err.splitlines()
+    assert json.loads(told)["error"]["code"] == "DEADLINE_EXCEEDED"
+
+
 def test_without_an_address_the_local_node_chooses(shared_stage: Stage, local: NodeProcess) -> None:
     """`--to` may be left out: the task is done by the node or by one of its peers."""
     assert shared_stage.run("send", "--data", "local", "--kind", "echo", "hi").out == "hi\n"

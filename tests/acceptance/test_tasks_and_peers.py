@@ -105,8 +105,9 @@ def test_explain_tells_what_a_task_waits_for_and_who_could_do_it(
     sent = shared_stage.run("send", "--data", "local", "--kind", "nobody-has-it", "--detach", "x")
     lines = shared_stage.run("explain", "--data", "local", sent.lines[0]).lines
     assert lines[2].startswith("waits for  a worker that does tasks of kind 'nobody-has-it'")
-    assert lines[4] == "who could do it"
-    assert {line.split()[2] for line in lines[5:7]} == {local.peer_id, worker.peer_id}
+    assert lines[3].endswith("let somebody run a worker that does 'nobody-has-it'")
+    assert lines[5] == "who could do it"
+    assert {line.split()[2] for line in lines[6:8]} == {local.peer_id, worker.peer_id}
     (explained,) = shared_stage.run("explain", "--data", "local", "--json", failed_task).json()
     assert (explained["status"], explained["waits_for"], explained["trials"][0]["code"]) == ("failed", [], "TIMEOUT")
     assert explained["outcome"].startswith("TIMEOUT: ")
@@ -346,6 +347,8 @@ def test_a_graph_that_fails_says_so_and_a_blocked_task_shows_what_it_waits_for(
     shown = shared_stage.run("show", "--data", "local", told["task_id"]).out
     assert "status     blocked" in shown
     assert f"waits for  {slow['task_id']}  failed  slow" in shown
+    explained = shared_stage.run("explain", "--data", "local", told["task_id"]).lines
+    assert explained[1:] == ["status     blocked", f"waits for  {slow['task_id']} (failed), whose results it needs"]
     assert shared_stage.run("cancel", "--data", "local", told["task_id"]).code == 0
 
 

@@ -127,6 +127,7 @@ class MemoryNode:
             notary=self._notary,
             offering=self.offering,
             outside_kinds=lambda: self.work.kinds,
+            outside_personas=lambda kind: self.work.personas(kind),  # noqa: PLW0108 - the door is made later
         )
 
     def _trusts(self, peer_id: PeerId) -> bool:

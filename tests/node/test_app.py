@@ -12,7 +12,7 @@ import trio.testing
 
 from node.app import Node, open_node
 from node.config import NodeConfig
-from node.coordination.explain import Wait
+from node.coordination.hindrances import Wait
 from node.gateways.http.client import ControlClient
 from node.interfaces import Change, Committed
 from node.stores.memory import MemoryStore

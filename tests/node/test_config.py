@@ -134,7 +134,12 @@ def test_a_data_folder_may_begin_with_the_home_folder(monkeypatch: pytest.Monkey
         ({"store": "tape"}, "the setting store is 'tape' (from the arguments): input should be 'memory', 'sqlite'"),
         ({"store": "sqlite"}, "store is sqlite, but there is no data folder to keep tasks in; set data"),
         ({"listen": ["localhost:1"]}, "the setting listen.0 is 'localhost:1' (from the arguments): not a multiaddress"),
-        ({"peers": ["/ip4/127.0.0.1/tcp/1"]}, "a peer's address ends with /p2p/ and its peer id"),
+        ({"listen": ["localhost:1"]}, "An address to listen on looks like /ip4/0.0.0.0/tcp/4001"),
+        (
+            {"peers": ["/ip4/127.0.0.1/tcp/1"]},
+            "a peer's address ends with /p2p/ and its peer id. An address",
+        ),
+        ({"work_for": "x"}, "not a multiaddress. An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…"),
         ({"payload_bytes": 2**24 + 1}, "less than or equal to 16777216"),
         ({"frame_bytes": 10}, "greater than or equal to 1024"),
         ({"heartbeat_ms": 8_000}, "silence_ms is 15000, but must be at least 3 times heartbeat_ms, 8000"),

@@ -88,7 +88,7 @@ async def test_dependencies_are_judged_by_number(office: Office) -> None:
     for ids, valid in (([], True), (numbers, True), ([numbers[0]] * 2, False), ([*numbers, 999], False)):
         assert await office.tasks.validate_dependencies(ids) is valid
     assert [await office.tasks.are_dependencies_satisfied(number) for number in numbers] == [True, False]
-    agent_id = await office.tasks.register_agent(AgentInfo())
+    agent_id = await office.tasks.register_agent(AgentInfo(persona_id="implementer"))
     assert [task.id for task in await office.tasks.get_available_tasks()] == numbers[:1]
     assert await office.tasks.claim_task(numbers[0], agent_id)
     await office.tasks.complete_task(numbers[0], "done")
@@ -132,7 +132,7 @@ async def test_of_many_agents_exactly_one_claims_a_task(office: Office) -> None:
 
     async with trio.open_nursery() as nursery:
         for _ in range(10):
-            name = await office.tasks.register_agent(AgentInfo())
+            name = await office.tasks.register_agent(AgentInfo(persona_id="implementer"))
             nursery.start_soon(claim, name)
     assert sorted(answers) == [False] * 9 + [True]
 
@@ -158,7 +158,7 @@ async def test_an_agent_that_falls_silent_loses_its_task(office: Office) -> None
     """A heartbeat keeps it, silence gives it to the next, and what the first one delivers then is refused."""
     # covers COORD-6, COORD-22, COORD-24, COORD-58
     number = await office.enqueue()
-    first = await office.tasks.register_agent(AgentInfo())
+    first = await office.tasks.register_agent(AgentInfo(persona_id="implementer"))
     assert await office.tasks.claim_task(number, first)
     await office.pass_time(20_000)
     assert await office.tasks.heartbeat(first)
@@ -169,7 +169,7 @@ async def test_an_agent_that_falls_silent_loses_its_task(office: Office) -> None
     with pytest.raises(PeertaskError) as late:
         await office.tasks.complete_task(number, "late")
     assert late.value.code is ErrorCode.STALE_ATTEMPT
-    second = await office.sessions.register_agent(AgentInfo())
+    second = await office.sessions.register_agent(AgentInfo(persona_id="implementer"))
     assert await office.tasks.claim_task(number, second)
     await office.tasks.complete_task(number, "in time")
     (record,) = office.node.manager.list_tasks()

@@ -366,8 +366,9 @@ async def test_a_task_whose_deadline_passes_while_it_waits_is_never_started(
         scene.executor.on("first", Until(gate))
         scene.submit("first")
         begin = trio.current_time()
-        status, code, _ = failure_of(await scene.run("second", timeout_s=0.5))
+        status, code, message = failure_of(await scene.run("second", timeout_s=0.5))
         assert (status, code) == (TaskStatus.FAILED, ErrorCode.DEADLINE_EXCEEDED)
+        assert "it waited for a free slot: every worker that can have it is full" in message
         assert trio.current_time() - begin == pytest.approx(0.5, abs=0.01)
         assert failure_of(await scene.run("third", timeout_s=0))[1] is ErrorCode.DEADLINE_EXCEEDED
         gate.set()

@@ -10,11 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.coordination.hindrances import Wait
 from node.interfaces import Output, Store
 from node.stores.memory import MemoryStore
 from node.testing import (
     Delay,
     FakeAgentSession,
+    Hang,
     HeldStore,
     MemoryHub,
     Return,
@@ -185,6 +187,61 @@ async def test_an_agent_that_the_node_has_forgotten_loses_its_task_at_the_restar
         assert (record.status, record.lost_leases) == (TaskStatus.PENDING, 1)
         async with FakeAgentSession(node.work) as other:
             assert await other.work(wait_s=LAPSED_S) == 1
+
+
+async def test_what_is_owed_to_peers_is_not_pushed_out_by_agents_that_are_gone(
+    autojump_clock: MockClock, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can be told of what a former agent had, so nothing is kept for it, also over a restart of the node."""
+    monkeypatch.setattr("node.executors.remote.MAX_OWED_CANCELS", 1)
+    store, executor = HeldStore(), ScriptedExecutor()
+    executor.then(Hang())
+    ben = MemoryNode(hub, "ben", [executor])
+    async with ben.running():
+        async with node_on(hub, store) as former:
+            await former.connect(ben)
+            asked = former.submit(to=ben, kind=executor.kind)
+            await executor.wait_until_begun(1)
+            hub.cut(former.peer_id, ben.peer_id)
+            former.manager.cancel_task(asked)
+            gone, next_one = FakeAgentSession(former.work), FakeAgentSession(former.work)
+            await gone.register()
+            lapsed, cancelled = former.submit(kind="agent"), former.submit(kind="agent")
+            for task_id in (lapsed, cancelled):
+                await gone.start(await gone.claim_task(task_id))
+            former.manager.cancel_task(cancelled)
+            await trio.sleep(LAPSED_S)
+            await former.work.cleanup_expired()
+            async with next_one:
+                assert await next_one.work() == 1
+            assert former.manager.get_task(lapsed).lost_leases == 1
+        async with node_on(hub, store, former):
+            hub.heal(former.peer_id, ben.peer_id)
+            with trio.fail_after(LONG_S):
+                while executor.running:
+                    await trio.sleep(0.001)
+        assert [record.status for record in ben.tasks_of(former)] == [TaskStatus.CANCELLED]
+
+
+async def test_a_task_waits_for_an_agent_that_could_do_it_and_does_not_ask(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """Whoever asks what it waits for learns that there is one, also when its deadline has passed."""
+    async with node_on(hub) as node, FakeAgentSession(node.work, persona="writer") as agent:
+        task_id = node.submit(kind="agent", persona="writer", timeout_s=1.0)
+        explained = node.dispatcher.explain(node.manager.get_task(task_id), ())
+        (reason,) = explained.waits_for
+        assert (reason.wait, reason.remedy) == (Wait.WORKER, "")
+        assert [(one.peer_id, one.text) for one in explained.candidates] == [
+            (agent.agent_id, "it does not ask for work now"),
+            (node.peer_id, "it does not do 'agent', but echo"),
+        ]
+        record = await node.wait(task_id)
+        assert record.failure is not None
+        assert f"before its deadline: it waited for {reason.text}" in record.failure.message
+        critic = await node.run(kind="agent", persona="critic", timeout_s=1.0)
+        assert critic.failure is not None
+        assert "nobody has the persona 'critic', known personas are writer" in critic.failure.message
 
 
 async def test_agents_of_a_node_work_for_its_peers_too(autojump_clock: MockClock, hub: MemoryHub) -> None:

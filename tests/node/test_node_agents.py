@@ -13,7 +13,8 @@ import trio
 from node import NodeConfig, open_node
 from node.gateways.http.work_client import WorkClient
 from node.testing import FakeAgentSession
-from protocol import ErrorCode, PeerId, PeertaskError
+from node.work_service import AgentRegistration
+from protocol import MAX_ADVERTISED, ErrorCode, PeerId, PeertaskError, TaskFailed
 
 # Bounds every test; a session opens in some 50 ms.
 TEST_S = 60.0
@@ -96,6 +97,44 @@ async def test_peers_hear_of_what_an_agent_does(tmp_path: Path) -> None:
                     assert (await ann.submit("draw", kind="draw", timeout=30)).result == "DRAW"
                 while "draw" in _kinds(ann.peers()[0].advert):
                     await trio.sleep(0.01)
+
+
+async def test_a_task_of_a_peer_goes_to_the_agent_that_acts_as_its_persona(tmp_path: Path) -> None:
+    """The node has declared nobody itself, so it refuses what no agent of the kind acts as."""
+    # covers COORD-2
+    with trio.fail_after(TEST_S):
+        async with open_node() as ann:
+            config = NodeConfig(data=tmp_path, allow={"draw": (PeerId(ann.peer_id),)})
+            async with open_node(config) as node, FakeAgentSession(node.work, ("draw",), persona="painter") as agent:
+                await ann.connect(node.addresses[0])
+                (peer,) = ann.peers()
+                assert peer.advert is not None
+                assert peer.advert.personas == ("painter",)
+                task_id = await ann.enqueue("a coast", kind="draw", persona="painter")
+                await agent.claim(wait_s=30)
+                await agent.complete("drawn")
+                assert (await ann.result(task_id)).result == "drawn"
+                for refused in ({"kind": "draw", "persona": "writer"}, {"kind": "echo", "persona": "painter"}):
+                    with pytest.raises(TaskFailed, match="does not act as persona") as caught:
+                        await ann.submit("x", to=node.peer_id, **refused)
+                    assert caught.value.code is ErrorCode.NO_EXECUTOR
+
+
+async def test_agents_with_more_names_than_an_advert_holds_leave_the_node_as_it_is(tmp_path: Path) -> None:
+    """Its own kinds and personas are told first, and as many of the others as there is room for."""
+    with trio.fail_after(TEST_S):
+        async with open_node(NodeConfig(listen=())) as ann:
+            config = NodeConfig(data=tmp_path, personas=("writer",), allow={"*": (PeerId(ann.peer_id),)})
+            async with open_node(config) as node:
+                for number in range(MAX_ADVERTISED):
+                    kinds = (f"a{number}", f"b{number}")
+                    await node.work.register(AgentRegistration.of(kinds=kinds, persona=f"a{number}"))
+                await ann.connect(node.addresses[0])
+                (peer,) = ann.peers()
+                assert peer.advert is not None
+                assert {"echo", "mock"} < set(peer.advert.kinds)
+                assert "writer" in peer.advert.personas
+                assert len(peer.advert.kinds) == len(peer.advert.personas) == MAX_ADVERTISED
 
 
 def _kinds(advert: object) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.coordination.explain import Verdict, Wait
+from node.coordination.explain import Verdict
+from node.coordination.hindrances import Wait
 from node.coordination.retries import REFUSED_RETRY_MS
 from node.testing import (
     Hang,

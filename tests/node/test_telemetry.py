@@ -1,6 +1,6 @@
 """What a node tells about itself while it runs: log records, trace context and metrics."""
 
-# covers CORE-8
+# covers CORE-8, COORD-32, COORD-56
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -197,6 +197,52 @@ async def test_an_agent_that_is_leaving_gets_no_more_tasks() -> None:
             assert refused.value.code is ErrorCode.NOT_FOUND
             store.release()
         assert [record.status for record in at.tasks.list_tasks()] == [TaskStatus.PENDING] * 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [(FakeAgentSession.leave, ErrorCode.NOT_FOUND), (FakeAgentSession.register, ErrorCode.CONFLICT)],
+    ids=["it leaves", "it begins anew"],
+)
+async def test_a_claim_that_is_being_saved_when_its_agent_ends_is_released_at_once(
+    ends: Callable[[FakeAgentSession], Awaitable[object]], code: ErrorCode
+) -> None:
+    """Its program is not told that it has the task, and the next one need not wait for a lease to lapse."""
+    store = HeldStore()
+    async with work_setting(store) as at, FakeAgentSession(at.work) as next_one, trio.open_nursery() as nursery:
+        agent = FakeAgentSession(at.work, agent_id="one")
+        await agent.register()
+        task_id = await at.submit()
+        store.hold()
+
+        async def claim() -> None:
+            with pytest.raises(PeertaskError) as refused:
+                await at.work.claim_task("one", task_id)
+            assert refused.value.code is code
+
+        nursery.start_soon(claim)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(ends, agent)
+        nursery.start_soon(next_one.claim, 60)
+        await wait_all_tasks_blocked()
+        store.release()
+        await wait_all_tasks_blocked()
+        await at.pass_time(1_000)
+        assert (await next_one.complete()).lost_leases == (code is ErrorCode.CONFLICT)
+
+
+async def test_an_agent_that_wants_one_task_gets_no_other() -> None:
+    """Not even when the plan is asked at that moment, and another one that fits has just come."""
+    async with work_setting() as at, FakeAgentSession(at.work) as other, FakeAgentSession(at.work) as agent:
+        for _ in range(20):  # which of two tasks of trio runs first is left to chance
+            taken = await at.submit()
+            await other.claim_task(taken)
+            task = make_task(kind="agent", sender=at.own_id)
+            at.tasks.submit(task, requester=at.own_id, target=None)
+            with pytest.raises(PeertaskError) as refused:
+                await agent.claim_task(taken)
+            assert refused.value.code is ErrorCode.CONFLICT
+            assert at.record(task.id).status is TaskStatus.PENDING
 
 
 async def test_a_store_that_fails_costs_no_agent_its_lease() -> None:

@@ -92,7 +92,7 @@ def test_a_task_without_a_required_field_is_refused(field: str) -> None:
     """The error names the field that is missing."""
     shape = PLAIN_TASK.to_dict()
     del shape[field]
-    with pytest.raises(InvalidTask, match=f"field {field}: field required"):
+    with pytest.raises(InvalidTask, match=f"field {field} is missing"):
         Task.from_dict(shape)
 
 

@@ -45,10 +45,14 @@ def command(call: Invocation, *, task: str) -> ExitCode:
 
 
 def _lines(found: ExplanationView) -> Iterator[str]:
+    from node.cli.terminal import status_word
+
     yield f"task       {found.task_id}"
-    yield f"status     {found.status.value}{found.outcome and f', {found.outcome}'}"
+    yield f"status     {status_word(found)}{found.outcome and f', {found.outcome}'}"
     for reason in found.waits_for:
         yield f"waits for  {reason.text}{_until(reason)}"
+        if reason.remedy:
+            yield f"           → {reason.remedy}"
     if found.candidates:
         yield from ("", "who could do it")
         for one in found.candidates:

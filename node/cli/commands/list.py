@@ -110,12 +110,12 @@ def _tell_failed(tasks: tuple[TaskSummary, ...]) -> None:
 
 
 def _tell(tasks: tuple[TaskSummary, ...]) -> None:
-    from node.cli.terminal import echo_table, short_peer, short_text, short_time
+    from node.cli.terminal import echo_table, short_peer, short_text, short_time, status_word
 
     rows = (
         (
             task.id,
-            "blocked" if task.blocked else task.status.value,
+            status_word(task),
             task.kind,
             short_peer(task.requester),
             short_peer(task.holder),

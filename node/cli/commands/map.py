@@ -43,6 +43,8 @@ def command(call: Invocation, *, source: str, concurrency: int, fresh: bool, **o
     Results are printed in the order of the lines, and a line that failed leaves an empty one; with --json they are
     printed as they come, each with its line number.
 
+    What keeps the tasks from starting is told on standard error, each reason once; with --json it is not.
+
     A map that was interrupted, or in which lines failed, goes on when the same command is given again: it prints what
     is there, and asks only for what is missing.
     """

@@ -93,12 +93,13 @@ def _tell_list(found: PersonaList) -> None:
             one.name,
             "yes" if one.declared else "no",
             str(len(one.peers)),
+            str(len(one.agents)),
             short_text(one.definition),
             one.place or "–",
         )
         for one in found.personas
     )
-    columns = ("PERSONA", "NAME", "THIS NODE", "PEERS", "DEFINITION", "KEPT IN")
+    columns = ("PERSONA", "NAME", "THIS NODE", "PEERS", "AGENTS", "DEFINITION", "KEPT IN")
     echo_table(columns, rows, empty="No personas; define one with `peertask personas add`.")
 
 
@@ -111,6 +112,7 @@ async def _show(client: ControlClient, persona_id: str, *, as_json: bool) -> Exi
     click.echo(f"name       {persona.name}")
     click.echo(f"this node  {'acts as it' if persona.declared else 'does not act as it'}")
     click.echo(f"peers      {', '.join(persona.peers) or 'no connected peer acts as it'}")
+    click.echo(f"agents     {', '.join(persona.agents) or 'no agent acts as it'}")
     click.echo(f"kept in    {persona.place}")
     click.echo(f"\n{persona.definition}")
     return ExitCode.OK

@@ -39,7 +39,8 @@ def command(call: Invocation, *, prompt: str, task_id: str | None, detach: bool,
     """Have a task done, and print its result. PROMPT is the text itself, or - for standard input.
 
     The node that runs in the data folder asks for it; when none runs, a node of the command's own does. Ctrl-C cancels
-    the task.
+    the task. What it waits for when nobody begins it is told on standard error, each reason once; with --json it is
+    not, and `peertask explain` tells it.
     """
     from node.cli.request import Request, read_prompt
     from node.cli.running import run
@@ -60,11 +61,16 @@ async def _send(call: Invocation, prompt: str, request: Request, task_id: TaskId
     from node.cli.live_line import live_line
     from node.cli.requesters import open_requester
     from node.cli.terminal import echo_json
+    from node.cli.waiting import Hint, telling_what_is_waited_for
+
+    async def look() -> list[Hint]:
+        return [Hint(reason) for reason in await requester.waits_for(task_id)]
 
     async with live_line(task_id) as line, open_requester(call, detached=detach) as requester:
         await requester.submit(prompt, request, task_id)
         if not detach:
-            line.end(ending := await _follow_or_cancel(requester, task_id, line.tell))
+            async with telling_what_is_waited_for(look, quiet=call.as_json):
+                line.end(ending := await _follow_or_cancel(requester, task_id, line.tell))
     if not detach:
         return _tell(ending, call)
     if call.as_json:

@@ -94,12 +94,11 @@ async def _tell_events(client: ControlClient, task: TaskView, *, as_json: bool) 
 
 
 def _lines(task: TaskView, waits_for: str = "", retry: TaskSummary | None = None) -> Iterator[str]:
-    from node.cli.terminal import short_time
+    from node.cli.terminal import short_time, status_word
 
     yield f"task       {task.id}"
     progress = f", {task.progress:.0%}" if task.progress else ""
-    status = "blocked" if task.blocked else task.status.value
-    yield f"status     {status}{progress} {task.progress_message}".rstrip()
+    yield f"status     {status_word(task)}{progress} {task.progress_message}".rstrip()
     if waits_for:
         yield f"waits for  {waits_for}"
     yield from _relatives(task)

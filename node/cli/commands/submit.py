@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         ("peertask submit graph.toml", "print the id of each task, and leave"),
         ("peertask submit graph.json --wait", "tell how each ends"),
         ("peertask submit graph.toml --wait --json | jq -r 'select(.name == \"report\") | .result'", ""),
-        ("planner | peertask submit -", "JSON on standard input"),
+        ("planner | peertask submit -", "JSON or TOML on standard input"),
     ],
 )
 @click.argument("source", metavar="FILE|-")
@@ -41,7 +41,8 @@ def command(call: Invocation, *, source: str, wait: bool) -> ExitCode:
     The node that runs in the data folder takes all of them in, or none. They go on when this command ends, also when
     Ctrl-C ends the waiting; `peertask cancel` stops them.
 
-    With --wait the exit code is 1 when a task ended without a result.
+    With --wait the exit code is 1 when a task ended without a result, and what keeps tasks from starting is told on
+    standard error, each reason once; with --json it is not.
     """
     from node.cli.graph_file import read_graph
     from node.cli.local import ask_local_node
@@ -69,13 +70,18 @@ def _tell_ids(graph: NamedGraph, *, as_json: bool) -> None:
 
 
 async def _submit_and_wait(client: ControlClient, graph: NamedGraph, *, as_json: bool) -> ExitCode:
-    from node.cli.graph_watch import watch_graph
+    from node.cli.graph_watch import GraphWatch
     from node.cli.map_progress import MapProgress, show_progress
+    from node.cli.waiting import telling_what_is_waited_for
 
     progress = MapProgress(len(graph.ids), name="graph")
 
-    async with show_progress(progress, quiet=as_json):
-        await watch_graph(client, graph, _teller(progress, as_json=as_json))
+    watch = GraphWatch(client, graph, _teller(progress, as_json=as_json))
+    async with (
+        show_progress(progress, quiet=as_json),
+        telling_what_is_waited_for(watch.look_for_hindrances, quiet=as_json),
+    ):
+        await watch.run()
     if progress.failed and not as_json:
         click.echo(f"{progress.failed:,} of {progress.total:,} tasks ended without a result", err=True)
     return ExitCode.FAILED if progress.failed else ExitCode.OK

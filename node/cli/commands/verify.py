@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +47,7 @@ def command(call: Invocation, *, receipt: Path, task: Path | None, result: Path 
     from node.cli.receipts import read_json
     from protocol import Receipt
 
-    given = read_json(receipt, "a receipt", Receipt.from_json)
+    given = read_json(receipt, "a receipt", Receipt.from_dict)
     asked, came = _read_task(task), _read_result(result or task, required=result is not None)
     faults = _faults(given, by, asked, came)
     checked = {"signature": True, "executor": by is not None, "task": asked is not None, "result": came is not None}
@@ -58,30 +59,25 @@ def _read_task(path: Path | None) -> Task | None:
     from node.cli.receipts import read_json
     from protocol import Task
 
-    return None if path is None else read_json(path, "a task", Task.from_json)
+    return None if path is None else read_json(path, "a task", Task.from_dict)
 
 
 def _read_result(path: Path | None, *, required: bool) -> TaskResult | None:
     from node.cli.receipts import read_json
 
-    return None if path is None else read_json(path, "a result", lambda text: _parse_result(text, required))
+    return None if path is None else read_json(path, "a result", lambda shape: _parse_result(shape, required))
 
 
-def _parse_result(text: bytes, required: bool) -> TaskResult | None:
-    """Return the result that a text is, or that the task in it has."""
-    import json
-
+def _parse_result(shape: Mapping[str, Any], required: bool) -> TaskResult | None:
+    """Return the result that a JSON object is, or that the task in it has."""
     from protocol import InvalidTask, TaskResult
 
-    try:
-        shape = json.loads(text)
-    except ValueError as error:
-        raise InvalidTask(f"it is no JSON: {error}") from error
-    if isinstance(shape, dict) and "prompt" in shape:
-        shape = shape.get("result")
-    if shape is None and not required:
-        return None
-    return TaskResult.from_dict(shape)
+    came = shape.get("result") if "prompt" in shape else shape
+    if came is not None:
+        return TaskResult.from_dict(came)
+    if required:
+        raise InvalidTask("it is a task that has no result")
+    return None
 
 
 def _faults(receipt: Receipt, by: str | None, task: Task | None, result: TaskResult | None) -> list[str]:

@@ -125,7 +125,7 @@ class Gateway:
     async def check_persona(self, wanted: str | None) -> None:
         """Refuse a task for a persona that nobody knows; see `Coordination.check_persona`."""
         if wanted is not None and self.node.coordination is not None:
-            await self.node.coordination.check_persona(wanted, self.node.peers)
+            await self.node.coordination.check_persona(wanted, self.node.peers, self.work.active_agents)
 
     def submit(self, submission: Submission, target: PeerId | None, traceparent: str | None) -> TaskRecord:
         """Take a task in, as asked by this node; the same task again gives the record of the first time.

@@ -15,14 +15,16 @@ async def list_personas(gateway: Gateway, _call: Call) -> Reply:
     """Return all personas as they are kept now."""
     library = gateway.coordination.personas
     await library.load()
-    return Reply(PersonaList.of(library, gateway.node.peers()))
+    return Reply(PersonaList.of(library, gateway.node.peers(), gateway.work.active_agents()))
 
 
 async def get_persona(gateway: Gateway, call: Call) -> Reply:
     """Return one persona as it is kept now."""
     library = gateway.coordination.personas
     await library.load()
-    return Reply(PersonaView.of(library.get(call.path["id"]), library, gateway.node.peers()))
+    return Reply(
+        PersonaView.of(library.get(call.path["id"]), library, gateway.node.peers(), gateway.work.active_agents())
+    )
 
 
 async def put_persona(gateway: Gateway, call: Call) -> Reply:
@@ -33,7 +35,9 @@ async def put_persona(gateway: Gateway, call: Call) -> Reply:
         persona = Persona.of(id=persona_id, name=call.body.name or persona_id, definition=call.body.definition)
     except PeertaskError as error:
         raise RequestRefused(error.message, code=error.code) from None
-    return Reply(PersonaView.of(await library.save(persona), library, gateway.node.peers()))
+    return Reply(
+        PersonaView.of(await library.save(persona), library, gateway.node.peers(), gateway.work.active_agents())
+    )
 
 
 async def remove_persona(gateway: Gateway, call: Call) -> Reply:

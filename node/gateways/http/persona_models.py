@@ -7,10 +7,12 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from node.coordination.personas import declared_by
 from node.coordination_service import acts_as
 from node.interfaces import PeerInfo
 from node.persona_library import PersonaLibrary
 from node.personas import MAX_DEFINITION_CHARS, MAX_TITLE_CHARS, Persona
+from node.work_service import AgentState
 from protocol import PeerId
 
 
@@ -44,9 +46,13 @@ class PersonaView(_Response):
     """Whether the node acts as it."""
     peers: tuple[PeerId, ...]
     """The connected peers that act as it."""
+    agents: tuple[str, ...]
+    """The agents of the node that act as it."""
 
     @classmethod
-    def of(cls, persona: Persona, library: PersonaLibrary, peers: Iterable[PeerInfo]) -> Self:
+    def of(
+        cls, persona: Persona, library: PersonaLibrary, peers: Iterable[PeerInfo], agents: Iterable[AgentState]
+    ) -> Self:
         """Describe a persona."""
         return cls(
             id=persona.id,
@@ -55,19 +61,21 @@ class PersonaView(_Response):
             place=persona.place,
             declared=persona.id in library.declared,
             peers=tuple(peer.peer_id for peer in peers if persona.id in acts_as(peer)),
+            agents=tuple(state.agent.id for state in agents if state.agent.persona == persona.id),
         )
 
 
 class PersonaList(_Response):
-    """The personas that have a definition here, or that the node or a connected peer acts as, by id."""
+    """The personas that have a definition here, or that the node, a connected peer or an agent acts as, by id."""
 
     personas: tuple[PersonaView, ...]
     problems: tuple[str, ...]
     """What is wrong with definitions that were left out, a sentence each."""
 
     @classmethod
-    def of(cls, library: PersonaLibrary, peers: Sequence[PeerInfo]) -> Self:
+    def of(cls, library: PersonaLibrary, peers: Sequence[PeerInfo], agents: Sequence[AgentState]) -> Self:
         """Describe all personas."""
-        ids = sorted({persona.id for persona in library.known}.union(library.declared, *map(acts_as, peers)))
-        views = (PersonaView.of(library.role(persona_id), library, peers) for persona_id in ids)
+        acting = (*map(acts_as, peers), *(declared_by(state.agent.persona) for state in agents))
+        ids = sorted({persona.id for persona in library.known}.union(library.declared, *acting))
+        views = (PersonaView.of(library.role(persona_id), library, peers, agents) for persona_id in ids)
         return cls(personas=tuple(views), problems=library.problems)

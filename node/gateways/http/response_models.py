@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from node.coordination.dead_letters import retry_of
-from node.coordination.explain import Explanation, Verdict, Wait
+from node.coordination.explain import Explanation, Verdict
+from node.coordination.hindrances import Reason, Wait
 from node.gateways.http.node_control import Health, NodeInfo
 from node.interfaces import Change, PeerInfo, PeerSource
 from protocol import (
@@ -324,6 +325,12 @@ class ReasonView(_Response):
     """What exactly, for people."""
     until: int | None
     """When it is over, in milliseconds since the epoch; null when nobody knows."""
+    remedy: str
+    """Who can do what about it, for people; empty when time does."""
+
+    def reason(self) -> Reason:
+        """Return the reason that this describes."""
+        return Reason(self.wait, self.text, self.until, self.remedy)
 
 
 class CandidateView(_Response):
@@ -364,12 +371,14 @@ class ExplanationView(_Response):
 
     task_id: TaskId
     status: TaskStatus
+    blocked: bool
+    """Whether it is pending because it waits for other tasks."""
     outcome: str
     """How it has ended, for people; empty when it has not."""
     waits_for: tuple[ReasonView, ...]
     """What it waits for; empty when it has ended."""
     candidates: tuple[CandidateView, ...]
-    """Who is considered, the ones that can have it first; empty when it has ended."""
+    """Who is considered, the ones that can have it first; empty when it is blocked or has ended."""
     trials: tuple[TrialView, ...]
     """What has been tried, as far as the facts are kept."""
 

@@ -33,7 +33,7 @@ class AgentRequest(_Request):
     """What it is called; drawn when null. An agent that registers again has begun anew: what it held is given to
     others."""
     persona: Name | None = None
-    """Whom it acts as; null when it does what it is given, whoever should do it."""
+    """Whom it acts as; null when it only does tasks that name nobody."""
 
 
 class ClaimQuery(_Request):

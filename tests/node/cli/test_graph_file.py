@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,37 @@ def test_both_formats_say_the_same(tmp_path: Path, name: str, text: str) -> None
     assert list(graph.ids) == ["fetch", "report"]
     assert (fetch["kind"], fetch["priority"], report["kind"], report["priority"]) == ("echo", 7, "mock", 7)
     assert (report["depends_on"], report["to"], report["timeout_s"]) == ([fetch["id"]], "somebody", 5)
+
+
+@pytest.mark.parametrize("text", [TOML, JSON, f" \n{JSON}"])
+def test_standard_input_takes_both_formats(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """It has no name to tell them apart by, and needs none."""
+    give(monkeypatch, text)
+    fetch, report = read_graph("-").tasks
+    assert (fetch["prompt"], report["depends_on"]) == ("a", [fetch["id"]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"tasks": ', "standard input is not JSON: .* What begins with { is read as JSON"),
+        ("tasks = [", "standard input is not TOML: .* and anything else as TOML"),
+        ("[]", "standard input is not TOML"),
+        ("", "standard input has no tasks"),
+    ],
+)
+def test_faulty_standard_input_says_as_what_it_was_read(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    """So that whoever meant the other format sees why it was not taken as that."""
+    give(monkeypatch, text)
+    with pytest.raises(InvalidTask, match=message):
+        read_graph("-")
+
+
+def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Put a text on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from node.cli.graph_watch import _may_have_ended, watch_graph
+from node.cli.graph_watch import GraphWatch, _may_have_ended
 from node.coordination.naming import resolve_names
 from node.gateways.http.client import ControlClient
 from node.gateways.http.response_models import LaggedView, TaskView
@@ -32,14 +32,14 @@ async def test_each_task_is_told_as_it_ends_and_a_graph_that_has_ended_at_once(t
         with trio.fail_after(TEST_S):
             async with trio.open_nursery() as nursery:
                 graph = resolve_names(GRAPH)
-                nursery.start_soon(watch_graph, ControlClient(tmp_path), graph, tell)
+                nursery.start_soon(GraphWatch(ControlClient(tmp_path), graph, tell).run)
                 while served.manager.find_task(_LAST) is None:
                     await wait_all_tasks_blocked(0.01)
                 for task_id in (_FIRST, _LAST):
                     served.start(task_id)
                     served.complete(task_id)
             assert told == [("first", "complete"), ("last", "complete")]
-            await watch_graph(ControlClient(tmp_path), graph, tell)
+            await GraphWatch(ControlClient(tmp_path), graph, tell).run()
             assert told[2:] == [("last", "complete"), ("first", "complete")]
 
 

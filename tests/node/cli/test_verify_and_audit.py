@@ -127,11 +127,15 @@ def test_a_receipt_comes_from_standard_input_too(run: Run, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nothing.json",), "is not a receipt: No such file"),
-        (("task.json",), "is not a receipt: field executor"),
-        (("receipt.json", "--task", "receipt.json"), "is not a task: field"),
-        (("receipt.json", "--result", "broken.json"), "is not a result: it is no JSON"),
-        (("receipt.json", "--result", "task.json"), "is not a result: field"),
+        (("nothing.json",), "nothing.json cannot be read: No such file or directory\n"),
+        (("garbage.toml",), "garbage.toml is not a receipt: it is not JSON, from line 2, column 1 on\n"),
+        (("binary.json",), "binary.json is not a receipt: it is not JSON\n"),
+        (("list.json",), "list.json is not a receipt: it is not a JSON object\n"),
+        (("task.json",), "task.json is not a receipt: field executor is missing\n"),
+        (("receipt.json", "--task", "receipt.json"), "receipt.json is not a task: field id is missing\n"),
+        (("receipt.json", "--result", "garbage.toml"), "garbage.toml is not a result: it is not JSON, from line 2"),
+        (("receipt.json", "--result", "task.json"), "task.json is not a result: it is a task that has no result\n"),
+        (("receipt.json", "--result", "receipt.json"), "receipt.json is not a result: field result is missing\n"),
     ],
 )
 def test_a_file_that_is_something_else_is_named(
@@ -139,9 +143,13 @@ def test_a_file_that_is_something_else_is_named(
 ) -> None:
     """The error says which file, and where the right one comes from."""
     monkeypatch.chdir(files)
-    (files / "broken.json").write_text("{")
+    (files / "garbage.toml").write_text("\nsignature = []")
+    (files / "binary.json").write_bytes(b"{\xff")
+    (files / "list.json").write_text("[]")
     told = run("verify", *arguments)
-    assert (told.code, words in told.err, "peertask show" in told.err) == (ExitCode.USAGE, True, True)
+    assert (told.code, words in told.err) == (ExitCode.USAGE, True)
+    printed = "--json" if len(arguments) > 1 else "--receipt --json"
+    assert f"what `peertask show TASK {printed}` has printed" in told.err.splitlines()[1]
 
 
 @pytest.fixture

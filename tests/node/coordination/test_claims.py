@@ -47,7 +47,7 @@ def agent(*kinds: str, persona: str | None = None) -> Worker:
     ],
 )
 def test_who_fits_a_persona(wanted: str | None, declared: tuple[str, ...] | None, fitting: bool) -> None:  # noqa: FBT001
-    """A task for nobody in particular fits everybody; a worker that looks at no personas does what it is given."""
+    """A task for nobody in particular fits everybody; a node that does not coordinate does what it is given."""
     assert fits(wanted, declared) is fitting
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from node.coordination.explain import Candidate, Explanation, Reason, Situation, Trial, Verdict, Wait, explain
+from node.coordination.explain import Candidate, Explanation, Trial, Verdict, explain
+from node.coordination.hindrances import MAX_NAMED, Reason, Situation, Wait, never_started
 from node.coordination.plan import Backlog
 from node.coordination.roster import Roster, Worker
 from node.testing import START_MS, make_task
@@ -51,14 +53,20 @@ def life(*moves: Callable[[TaskRecord], Transition], target: PeerId | None = Non
     return facts
 
 
-def told(
+def told(facts: Sequence[Fact], *workers: Worker, **others: Any) -> Explanation:
+    """What is explained of a task with these facts, where these workers are."""
+    record, situation = known_of(facts, *workers, **others)
+    return explain(record, facts, situation)
+
+
+def known_of(
     facts: Sequence[Fact],
     *workers: Worker,
     away: Mapping[PeerId, str] | None = None,
     draining: bool = False,
     awaited: Sequence[tuple[TaskId, TaskRecord | None]] = (),
-) -> Explanation:
-    """What is explained of a task with these facts, where these workers are."""
+) -> tuple[TaskRecord, Situation]:
+    """A task with these facts, and what an explanation of it is worked out from."""
     first, *rest = facts
     assert isinstance(first, Submitted)
     record, backlog = begin(first), Backlog(OWN)
@@ -77,7 +85,7 @@ def told(
         now=START_MS + 100,
         awaited=awaited,
     )
-    return explain(record, facts, situation)
+    return record, situation
 
 
 def claimed(by: PeerId) -> Callable[[TaskRecord], Transition]:
@@ -106,15 +114,20 @@ def local(kind: str = "echo", **told: Any) -> Worker:
 
 
 ELSEWHERE = RetryPolicy(elsewhere=True)
+REVIEWERS = [worker(personas=frozenset({"reviewer"})), local(personas=frozenset({"writer"}))]
 
 
 @pytest.mark.parametrize(
     ("facts", "workers", "waits"),
     [
         (life(), [worker()], (Wait.TURN, "turn")),
-        (life(), [], (Wait.WORKER, "kind 'echo', and that this node may give tasks")),
-        (life(persona="reviewer"), [worker(personas=frozenset())], (Wait.WORKER, "acts as 'reviewer'")),
-        (life(), [worker(trusted=False)], (Wait.WORKER, "may give tasks")),
+        (life(), [], (Wait.WORKER, "kind 'echo', and that this node may give tasks; nobody does that kind, no kinds")),
+        (life(kind="x"), [worker(), local("mock")], (Wait.WORKER, "nobody does that kind, known kinds are echo, mock")),
+        (life(persona="reviewer"), [worker(personas=frozenset())], (Wait.WORKER, "no personas are known")),
+        (life(persona="critic"), REVIEWERS, (Wait.WORKER, "the persona 'critic', known personas are reviewer, writer")),
+        (life(persona="critic", target=OWN), REVIEWERS, (Wait.WORKER, "'critic', known personas are writer")),
+        (life(), [worker(trusted=False)], (Wait.WORKER, "may give tasks; whoever could have it is a stranger")),
+        (life(), [worker(slots=0)], (Wait.WORKER, "whoever could have it takes no tasks at the moment")),
         (life(target=OWN, kind="other"), [local()], (Wait.WORKER, "kind 'other'")),
         (life(target=PEER), [worker(OTHER)], (Wait.PEER, "a session with peer, which it names")),
         (life(target=PEER, retry=ELSEWHERE), [], (Wait.PEER, "nobody else")),
@@ -152,6 +165,57 @@ def test_a_task_may_wait_for_several_things() -> None:
     reasons = told(life(target=PEER), draining=True).waits_for
     assert [reason.wait for reason in reasons] == [Wait.NODE, Wait.PEER]
     assert reasons[0] == Reason(Wait.NODE, reasons[0].text)
+
+
+@pytest.mark.parametrize(
+    ("facts", "workers", "remedy"),
+    [
+        (life(), [], "Name another kind, or let somebody run a worker that does 'echo'"),
+        (life(kind="x"), [worker()], "Name one of the known kinds, or let somebody run a worker that does 'x'"),
+        (life(persona="critic"), [worker(personas=frozenset())], "let somebody run a worker with `--persona critic`"),
+        (life(persona="critic"), REVIEWERS, "Name one of the known personas, or let somebody run a worker with"),
+        (life(), [worker(trusted=False)], "Let the operator of this node name one of them: `peertask node --worker"),
+        (life(), [worker(slots=0)], ""),
+        (life(target=PEER), [], "`peertask doctor peer`, or name another peer"),
+        (life(), [worker(busy=2)], "Give it more time, or run more workers"),
+    ],
+)
+def test_a_reason_says_who_can_do_what(facts: list[Fact], workers: list[Worker], remedy: str) -> None:
+    """The requester, whoever runs a worker, or the operator; nothing when time helps."""
+    (reason,) = told(facts, *workers).waits_for
+    assert remedy in reason.remedy
+    assert bool(remedy) is bool(reason.remedy)
+
+
+def test_of_many_names_the_first_are_told() -> None:
+    """A screen has so many lines."""
+    kinds = frozenset(f"kind-{number:02}" for number in range(MAX_NAMED + 5))
+    (reason,) = told(life(), worker(kinds=kinds)).waits_for
+    assert reason.text.endswith("kind-09 and 5 more")
+
+
+@pytest.mark.parametrize(
+    ("facts", "workers", "message", "maybe_ran"),
+    [
+        (
+            life(kind="x"),
+            [worker()],
+            "waited for a worker that does tasks of kind 'x', .* are echo. Name one of",
+            False,
+        ),
+        (life(), [worker()], "it waited for its turn: what goes first is served first. Give it more time", False),
+        (life(claimed(PEER), released(ErrorCode.BUSY)), [worker(busy=2)], "waited for a free slot", True),
+    ],
+)
+def test_a_task_that_was_never_started_says_why(
+    facts: list[Fact], workers: list[Worker], message: str, *, maybe_ran: bool
+) -> None:
+    """In the words of an explanation, with what would have helped; and whether an earlier attempt may have run."""
+    record, situation = known_of(facts, *workers)
+    failure = never_started(record, situation)
+    assert failure.code is ErrorCode.DEADLINE_EXCEEDED
+    assert re.search(f"^task {record.id} could not be started before its deadline: .*{message}", failure.message)
+    assert (failure.retryable, failure.maybe_ran) == (False, maybe_ran)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +334,23 @@ def test_a_blocked_task_waits_for_those_that_it_depends_on() -> None:
     known = begin(Submitted(make_task(), START_MS, OWN))
     gone = [new_task_id() for _ in range(11)]
     awaited = [(known.id, known), *((task_id, None) for task_id in gone)]
-    (reason, *_) = told(life(), worker(), awaited=awaited).waits_for
+    found = told(life(), worker(), awaited=awaited)
+    (reason,) = found.waits_for
+    assert found.blocked
     assert reason.wait is Wait.DEPENDENCY
     assert reason.text.startswith(f"{known.id} (pending), {gone[0]} (forgotten), ")
     assert reason.text.endswith(" and 2 more, whose results it needs")
+
+
+@pytest.mark.parametrize("workers", [[], [worker()], [worker(busy=2)]], ids=["nobody", "somebody", "all are busy"])
+def test_workers_do_not_matter_to_a_blocked_task(workers: list[Worker]) -> None:
+    """Neither who is there nor who is missing: that is seen when it is ready."""
+    found = told(life(), *workers, awaited=[(new_task_id(), None)])
+    assert [reason.wait for reason in found.waits_for] == [Wait.DEPENDENCY]
+    assert found.candidates == ()
+
+
+def test_a_blocked_task_waits_for_a_node_that_goes_on_too() -> None:
+    """When its own node is stopping, nothing that it depends on helps."""
+    found = told(life(), draining=True, awaited=[(new_task_id(), None)])
+    assert [reason.wait for reason in found.waits_for] == [Wait.NODE, Wait.DEPENDENCY]

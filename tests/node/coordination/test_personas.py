@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.coordination.personas import fits
+from node.coordination.personas import declared_by, fits
 from node.coordination.plan import Backlog
 from node.coordination.roster import Roster, Worker
 from node.testing import START_MS, make_task
@@ -32,8 +32,15 @@ REVIEWER = frozenset({"reviewer"})
 def test_a_task_goes_to_whoever_declares_its_persona(
     wanted: str | None, declared: frozenset[str] | None, *, may: bool
 ) -> None:
-    """A task without one goes to anyone, and a worker that does not look at personas takes any."""
+    """A task without one goes to anyone, and a node that does not coordinate takes any."""
     assert fits(wanted, declared) is may
+
+
+@pytest.mark.parametrize(("persona", "declared"), [(None, frozenset()), ("reviewer", REVIEWER)])
+def test_a_worker_declares_one_persona_or_none(persona: str | None, declared: frozenset[str]) -> None:
+    """One that declares none only gets tasks that name none."""
+    assert declared_by(persona) == declared
+    assert not fits("writer", declared)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_nobody_is_taken_at_its_word_for_a_huge_capacity() -> None:
 def test_a_task_with_a_persona_goes_to_a_worker_that_declares_it(
     declared: frozenset[str] | None, wanted: str | None, *, fits: bool
 ) -> None:
-    """A worker that does not look at personas does what it is given."""
+    """This node does what it is given when it does not coordinate."""
     # covers COORD-2
     roster = Roster([Worker(PEER, ECHO, 1, personas=declared)], OWN)
     assert bool(roster.able(Place(None, "echo", elsewhere=False, persona=wanted))) is fits

@@ -10,6 +10,7 @@ import pytest
 
 from node.coordination_service import Coordination
 from node.gateways.http.client import ControlClient
+from node.gateways.http.work_client import WorkClient
 from node.interfaces import PeerInfo
 from node.persona_library import PersonaLibrary
 from node.personas import Persona
@@ -42,6 +43,10 @@ async def test_personas_are_defined_listed_shown_and_removed(tmp_path: Path) -> 
         served.node.known[PEER_ID] = PeerInfo(PEER_ID, connected=True, advert=PeerAdvert(personas=("critic",)))
         (critic, *_) = (await control.personas()).personas
         assert (critic.id, critic.peers, critic.declared, critic.place) == ("critic", (PEER_ID,), False, "")
+        painter = await WorkClient.register(tmp_path, ("agent",), persona="painter")
+        acting = {one.id: one.agents for one in (await control.personas()).personas}
+        assert acting == {"critic": (), "intern": (), "painter": (painter.agent_id,), "reviewer": ()}
+        assert (await control.submit("x", persona="painter")).persona == "painter"
         assert (await http.put("/v1/personas/two words", json={"definition": "x"})).status_code == 400
         assert (await http.put("/v1/personas/x", json={"name": "x"})).status_code == 400
         assert (await http.get("/v1/personas")).status_code == 200

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from node.coordination.explain import Candidate, Explanation, Reason, Trial, Verdict, Wait
+from node.coordination.explain import Candidate, Explanation, Trial, Verdict
+from node.coordination.hindrances import Reason, Wait
 from node.gateways.http.client import ControlClient
 from node.gateways.http.errors import STATUS_OF
 from node.gateways.http.limits import ENVELOPE_BYTES
@@ -352,6 +353,7 @@ async def test_an_explanation_is_told_in_full(tmp_path: Path) -> None:
         served.node.explanations[task_id] = Explanation(
             task_id=task_id,
             status=TaskStatus.PENDING,
+            blocked=False,
             outcome="",
             waits_for=(Reason(Wait.BACKOFF, "a while", 5_000),),
             candidates=(Candidate(peer_id=PEER_ID, verdict=Verdict.FULL, text="1 of 1", busy=1, slots=1, load=3),),
@@ -360,8 +362,9 @@ async def test_an_explanation_is_told_in_full(tmp_path: Path) -> None:
         assert (await client.get(f"/v1/tasks/{task_id}/explanation")).json() == {
             "task_id": task_id,
             "status": "pending",
+            "blocked": False,
             "outcome": "",
-            "waits_for": [{"wait": "backoff", "text": "a while", "until": 5_000}],
+            "waits_for": [{"wait": "backoff", "text": "a while", "until": 5_000, "remedy": ""}],
             "candidates": [{"peer_id": PEER_ID, "verdict": "full", "text": "1 of 1", "busy": 1, "slots": 1, "load": 3}],
             "trials": [
                 {

@@ -13,7 +13,7 @@ from subprocess import PIPE
 import psutil
 import trio
 
-from node.app import open_node, tune_collector
+from node.app import open_node
 from node.bench.coordination import coordination
 from node.bench.costs import costs
 from node.bench.figures import (
@@ -27,6 +27,7 @@ from node.bench.figures import (
 from node.bench.pair import BODY, TURNS, WINDOW, Pair, open_pair
 from node.bench.placement import placement
 from node.bench.stores import stores
+from node.collector import tune_collector
 from node.config import NodeConfig
 
 PAYLOAD_BYTES = 10_000_000

@@ -6,8 +6,6 @@ time only.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -26,7 +24,8 @@ from node.coordination.plan import Backlog, plan, start_at_once
 from node.coordination.retries import after_failure, after_restart, pause_ms
 from node.coordination.roster import Roster, Worker
 from node.dispatcher.attempt import Attempt
-from node.dispatcher.peers import worker_at
+from node.dispatcher.limits import TimeLimits
+from node.dispatcher.roll import Roll
 from node.feed import Feed
 from node.interfaces import Change, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
 from node.manager import TaskManager
@@ -66,8 +65,6 @@ log = structlog.get_logger(__name__)
 
 # A worker has as long as this to stop a task and say so: TERM and KILL of a process group take it 5 s at most.
 CANCEL_GRACE_MS = 10_000
-# Limits of attempts that have ended are swept out when they outnumber those that run by so many.
-SWEEP_SLACK = 64
 
 _STOPPED = frozenset({TaskStatus.CANCELLING, TaskStatus.CANCELLED})
 # What the dispatcher itself records: it has acted on it already.
@@ -88,10 +85,6 @@ class Dispatcher(Assigner):
         trusts: tells whether a peer may be given tasks that did not name it.
         offers: the agents that ask for tasks, and what they have; nobody when None.
         lease_ms: the length of a lease, in milliseconds.
-
-    Attributes:
-        personas: whom this node acts as, to be set before it runs; None when it does not look at personas, and does
-            what it is given.
     """
 
     def __init__(  # noqa: PLR0913 - it is where all parts meet
@@ -115,27 +108,31 @@ class Dispatcher(Assigner):
         self._remote = remote
         self._rng = rng
         self._trusts = trusts
-        self.personas: PersonaLibrary | None = None
         self._offers = offers or Offers()
         self.lease_ms = lease_ms
         self._leases_due: int | None = None
         self._own_id = network.peer_id
         self._backlog = Backlog(self._own_id, rng)
         self._blocked = BlockedTasks(manager.dependencies, manager.dependency, self._fail_blocked)
-        self._local: dict[str, Worker] = {}
-        self._peers: dict[PeerId, Worker] = {}
-        self._peers_stale = True
-        self._roster: Roster | None = None
+        self._roll = Roll(network, executors, self._offers, trusts)
         self._nursery: trio.Nursery | None = None
         self._attempts: dict[TaskId, Attempt] = {}
         self._pools: dict[str, RunnerPool] = {}
-        self._limits: list[tuple[int, int, Attempt]] = []
-        self._limit_numbers = itertools.count()
+        self._limits = TimeLimits()
         self._wake = trio.Event()
         self._idle = trio.Event()
         feed.listen(self._observe)
         manager.on_unsaved(self._begin_unsaved)
         network.on_change(self._peers_changed)
+
+    @property
+    def personas(self) -> PersonaLibrary | None:
+        """Whom this node acts as, to be set before it runs; None when it does not look, and does what it is given."""
+        return self._roll.personas
+
+    @personas.setter
+    def personas(self, personas: PersonaLibrary | None) -> None:
+        self._roll.personas = personas
 
     @property
     def waiting(self) -> int:
@@ -148,13 +145,18 @@ class Dispatcher(Assigner):
         return len(self._attempts)
 
     @property
+    def delegated(self) -> int:
+        """How many slots of connected peers are taken by tasks of this node."""
+        return self._roll.busy_elsewhere
+
+    @property
     def local_load(self) -> int:
         """How many tasks this node's own executors have, waiting ones included."""
-        return self._backlog.waiting_here + sum(worker.busy for worker in self._local.values())
+        return self._backlog.waiting_here + self._roll.busy_here
 
     def wake(self) -> None:
         """Ask the plan again soon, and look at the executors anew."""
-        self._roster = None
+        self._roll.forget()
         self._wake.set()
 
     def explain(self, record: TaskRecord, facts: Sequence[Fact]) -> Explanation:
@@ -164,7 +166,7 @@ class Dispatcher(Assigner):
             for peer in self._network.peers()
             if not peer.connected and (peer.peer_id == record.target or self._trusts(peer.peer_id))
         }
-        return explain(record, facts, self._situation(record, self._whole_roll(), away))
+        return explain(record, facts, self._situation(record, self._roll.whole(), away))
 
     def _situation(self, record: TaskRecord, roster: Roster, away: Mapping[PeerId, str]) -> Situation:
         return Situation(
@@ -175,12 +177,6 @@ class Dispatcher(Assigner):
             now=self._clock.now(),
             awaited=self._manager.awaited(record),
         )
-
-    def _whole_roll(self) -> Roster:
-        """Return who is there, agents that do not ask for work now included."""
-        idle = list(self._offers.idle())
-        roster = self._roster or self._call_roll()
-        return Roster([*roster.workers, *idle], self._own_id) if idle else roster
 
     async def run(self) -> None:
         """Dispatch until cancelled; what runs here is stopped and released then."""
@@ -293,7 +289,7 @@ class Dispatcher(Assigner):
         nursery, now = self._nursery, self._clock.now()
         if nursery is None or self._manager.draining:
             return False
-        worker = start_at_once(self._backlog, record, self._roster or self._call_roll(), now=now)
+        worker = start_at_once(self._backlog, record, self._roll.last(), now=now)
         if worker is None:
             return False
         self._start(record, worker, now, nursery)
@@ -315,7 +311,7 @@ class Dispatcher(Assigner):
             self._wake.set()
 
     def _peers_changed(self) -> None:
-        self._peers_stale = True
+        self._roll.peers_changed()
         self.wake()
 
     def _dispatch(self, nursery: trio.Nursery) -> int | None:
@@ -323,7 +319,7 @@ class Dispatcher(Assigner):
         ends = (self._end_overdue(now), self._end_lapsed(now))
         if self._manager.draining:
             return min((at for at in ends if at is not None), default=None)
-        decision = plan(self._backlog, self._call_roll(), now=now)
+        decision = plan(self._backlog, self._roll.call(), now=now)
         if late := (*decision.expired, *self._blocked.expired(now)):
             self._expire(late, now)
         for task_id, worker in decision.starts:
@@ -359,33 +355,8 @@ class Dispatcher(Assigner):
         if self._manager.draining:
             raise TaskRejected("this node is stopping and gives no more work", code=ErrorCode.DRAINING)
 
-    def _call_roll(self) -> Roster:
-        for kind, executor in self._executors.items():
-            worker = self._local.get(kind)
-            if worker is None:
-                acts_as = None if self.personas is None else self.personas.declared
-                self._local[kind] = Worker(self._own_id, frozenset({kind}), executor.slots, personas=acts_as)
-                self._roster = None
-            elif worker.slots != executor.slots:
-                worker.slots = executor.slots
-                self._roster = None
-        if self._peers_stale:
-            self._refresh_peers()
-        agents = list(self._offers.workers())
-        if self._roster is None or agents:  # they come and go as they ask
-            self._roster = Roster([*self._local.values(), *agents, *self._peers.values()], self._own_id)
-        return self._roster
-
-    def _refresh_peers(self) -> None:
-        self._peers_stale = False
-        before, self._peers = self._peers, {}
-        for channel in self._network.channels():
-            worker = worker_at(channel, before.get(channel.peer_id))
-            worker.trusted = self._trusts(channel.peer_id)
-            self._peers[channel.peer_id] = worker
-
     def _expire(self, late: Iterable[TaskId], now: int) -> None:
-        roster = self._whole_roll()
+        roster = self._roll.whole()
         for record in map(self._manager.latest, late):
             failure = never_started(record, self._situation(record, roster, {}))
             self._record(Failed(record.id, now, record.attempt, failure))
@@ -458,23 +429,18 @@ class Dispatcher(Assigner):
 
     def _limit(self, attempt: Attempt, at: int) -> None:
         """End a delegated attempt at a time, whatever its peer does."""
-        if len(self._limits) > 2 * len(self._attempts) + SWEEP_SLACK:
-            self._limits = [limit for limit in self._limits if not limit[2].over]
-            heapq.heapify(self._limits)
-        heapq.heappush(self._limits, (at, next(self._limit_numbers), attempt))
+        self._limits.add(attempt, at, running=len(self._attempts))
         self._wake.set()
 
     def _end_overdue(self, now: int) -> int | None:
         """End the delegated attempts whose limit has passed, and return the next limit."""
-        while self._limits and (self._limits[0][0] <= now or self._limits[0][2].over):
-            _, _, attempt = heapq.heappop(self._limits)
-            if not attempt.over:
-                delegate = self._delegate_of(attempt)
-                if not attempt.cancel_requested:
-                    delegate.stop(attempt)
-                attempt.finish(attempt.why_stopped())
-                delegate.forget(attempt)
-        return self._limits[0][0] if self._limits else None
+        for attempt in self._limits.overdue(now):
+            delegate = self._delegate_of(attempt)
+            if not attempt.cancel_requested:
+                delegate.stop(attempt)
+            attempt.finish(attempt.why_stopped())
+            delegate.forget(attempt)
+        return self._limits.next_at
 
     def _end_lapsed(self, now: int) -> int | None:
         """End the attempts of agents whose lease has lapsed, and return when to look again."""
@@ -516,8 +482,7 @@ class Dispatcher(Assigner):
         self._conclude(attempt, outcome)
 
     def _return_slot(self, worker: Worker) -> Worker:
-        # A peer that has been away has a new worker, which took the count over.
-        owner = worker if worker.peer_id == self._own_id else self._peers.get(worker.peer_id, worker)
+        owner = self._roll.successor(worker)
         owner.busy -= 1
         self._wake_if_waiting()
         return owner
@@ -584,7 +549,7 @@ class Dispatcher(Assigner):
         place = self._backlog.place(record)
         if place.target is not None:
             return None
-        left = (self._roster or self._call_roll()).willing(place._replace(without=place.without | {attempt.holder}))
+        left = self._roll.last().willing(place._replace(without=place.without | {attempt.holder}))
         return bool(left) or (None if attempt.holder == self._own_id else False)
 
     def _release(self, attempt: Attempt) -> None:

@@ -56,10 +56,10 @@ def _check_nothing_left(node: SimulatedNode, judge: Judge) -> None:
         "attempts that run": now.dispatcher.executing,
         "tasks that wait": now.dispatcher.waiting,
         "slots that are taken": now.dispatcher.local_load,
-        "slots of peers that are taken": sum(worker.busy for worker in now.dispatcher._peers.values()),  # noqa: SLF001 - nothing else needs to know
+        "slots of peers that are taken": now.dispatcher.delegated,
         "open tasks": now.manager.open_tasks,
         "tasks of peers": sum(now.manager.usage(peer).tasks for peer in node.world.peer_ids),
-        "tasks that somebody listens to": len(now.feed._by_task),  # noqa: SLF001 - as above
+        "tasks that somebody listens to": len(now.feed._by_task),  # noqa: SLF001 - nothing else needs to know
         "delegated tasks": sum(map(len, now.remote._open.values())),  # noqa: SLF001 - as above
     }
     for what, count in left.items():

@@ -74,10 +74,11 @@ class _LeaksSlots(Dispatcher):
 
 
 class _AsksForMore(Dispatcher):
-    def _refresh_peers(self) -> None:
-        super()._refresh_peers()
-        for worker in self._peers.values():
-            worker.slots = 100
+    def _peers_changed(self) -> None:
+        super()._peers_changed()
+        for worker in self._roll.call().workers:
+            if worker.peer_id != self._own_id:
+                worker.slots = 100
 
 
 class _StartsWithNothing(Dispatcher):

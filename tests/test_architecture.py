@@ -38,6 +38,7 @@ LAYER_OF = {
     "personas": FOUNDATION,
     "retention": FOUNDATION,
     "retrying": FOUNDATION,
+    "room": FOUNDATION,
     "own_tasks": DISPATCHER,
     "dispatcher": DISPATCHER,
     "storage": DISPATCHER,

@@ -32,6 +32,7 @@ LAYER_OF = {
     "checkpoints": FOUNDATION,
     "history": FOUNDATION,
     "archive": DISPATCHER,
+    "awaited_tasks": FOUNDATION,
     "coordination_service": FOUNDATION,
     "coordinator": DISPATCHER,
     "persona_library": FOUNDATION,

@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from node.awaited_tasks import outcome
 from node.coordination.quotas import Usage
 from node.feed import WATCH_BUFFER_CHANGES, Feed
 from node.interfaces import Change, Lagged, Store, TaskFilter
-from node.manager import SWEPT_A_PASS, TaskManager, outcome
+from node.manager import SWEPT_A_PASS, TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.testing import START_MS, FakeClock, HeldStore, check_store, make_task

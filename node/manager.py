@@ -12,21 +12,24 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, overload
+from typing import overload
 
 import structlog
 import trio
 
+from node.awaited_tasks import AwaitedTasks
 from node.checkpoints import Checkpoint, CheckpointedTasks, CheckpointFolder, Checkpoints, NoCheckpoints
-from node.coordination.dead_letters import retry_of, unretried
+from node.coordination.dead_letters import unretried
 from node.coordination.dependencies import Dependencies, check_graph, dependents_first
 from node.coordination.families import Families
-from node.coordination.quotas import RETRY_AFTER_MS, Usage, task_size
+from node.coordination.quotas import Usage
+from node.coordination.repetitions import Repetitions
 from node.coordination.restoring import restored_history
 from node.feed import Feed, Subscription
 from node.history import replay, retell
-from node.interfaces import Change, Clock, GraphTask, Lagged, Store, TaskFilter, TaskService
+from node.interfaces import Change, Clock, GraphTask, Lagged, Store, TaskFilter
 from node.retention import Capacity, FinishedTasks
+from node.room import Room
 from protocol import (
     Cancelled,
     CancelRequested,
@@ -37,19 +40,15 @@ from protocol import (
     PeertaskError,
     Submitted,
     Task,
-    TaskFailed,
     TaskId,
     TaskNotFound,
     TaskRecord,
     TaskRejected,
-    TaskResult,
     TaskStatus,
-    TooLarge,
     Transition,
     advance,
     begin,
     extract_project_id,
-    parse_task_id,
 )
 
 log = structlog.get_logger(__name__)
@@ -65,7 +64,7 @@ _Append = Callable[[Sequence[Change]], None]
 _extract_project_id = extract_project_id
 
 
-class TaskManager(CheckpointedTasks, TaskService):
+class TaskManager(CheckpointedTasks, AwaitedTasks):
     """Keeps what this node knows about tasks.
 
     Args:
@@ -97,27 +96,25 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._clock = clock
         self._feed = feed
         self._own_id = own_id
-        self._capacity = capacity or Capacity()
+        capacity = capacity or Capacity()
         self._records: dict[TaskId, TaskRecord] = {}
         self._unsaved: dict[TaskId, TaskRecord] = {}
         self.dependencies = Dependencies()
-        self._finished = FinishedTasks(self._capacity, needed=self.dependencies.awaited)
-        self._usage: dict[PeerId, Usage] = {}
+        self._finished = FinishedTasks(capacity, needed=self.dependencies.awaited)
         self._families = Families()
-        self._open = 0
-        self._room = trio.lowlevel.ParkingLot()
+        self._room = Room(capacity.open_tasks, own_id)
         self._settled: trio.Event | None = None
         self._draining = False
         self._appending = False
         self._to_append: deque[Callable[[], None]] = deque()
         self._unsaved_listener: Callable[[TaskRecord, bool], None] | None = None
-        self._repetitions: dict[TaskId | None, TaskId] = {}
+        self._repetitions = Repetitions(self.dependencies, self._latest)
         self.lookup_hits = 0
         self.lookup_misses = 0
         store.on_refused(self._refused)
 
     def __repr__(self) -> str:
-        return f"<TaskManager open={self._open} finished={len(self._finished)}>"
+        return f"<TaskManager open={self._room.open} finished={len(self._finished)}>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -145,7 +142,7 @@ class TaskManager(CheckpointedTasks, TaskService):
             if not record.terminal:
                 self._count_open(record)
         for record in self._records.values():
-            self._note_repetition(record)
+            self._repetitions.note(record)
         for record in sorted(finished, key=lambda record: record.updated_at):
             self._finished.add(record)
         self._forget(self._finished.surplus())
@@ -158,7 +155,7 @@ class TaskManager(CheckpointedTasks, TaskService):
     @draining.setter
     def draining(self, draining: bool) -> None:
         self._draining = draining
-        self._room.unpark_all()
+        self._room.let_all_try()
 
     # --- what gateways ask -------------------------------------------------------------------------------------------
 
@@ -168,7 +165,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         """Take a task in, or return the record of the task that has this UUID already; see `TaskService.submit`."""
         known = self._latest(task.id)
         if known is not None:
-            self._pass_room_on()
+            self._room.pass_on()
             return _same(known, task, requester)
         self._check_admission(requester)
         if task.depends_on or task.parent_id is not None:
@@ -358,79 +355,7 @@ class TaskManager(CheckpointedTasks, TaskService):
         async with aclosing(self._store.facts(record.id)) as kept:
             return replay(record, [fact async for fact in kept], after_seq)
 
-    # --- what programs ask -------------------------------------------------------------------------------------------
-
-    def create_task(self, prompt: str, sender: str | None = None, **fields: Any) -> Task:
-        """Make a task and take it in; this node carries it out.
-
-        Args:
-            prompt: what to do.
-            sender: the peer that asks; this node when left out.
-            fields: any other field of `Task`, by name.
-
-        Raises:
-            InvalidTask: names the field that is wrong, and its limit.
-            TaskRejected: code BUSY or DRAINING.
-        """
-        task = Task.new(prompt, sender or self._own_id, timestamp=self._clock.now(), **fields)
-        self.submit(task, requester=PeerId(task.sender), target=self._own_id)
-        return task
-
-    async def execute_task(self, task: Task) -> TaskResult:
-        """Take a task in unless it is known, and return its result when it has one.
-
-        Raises:
-            TaskFailed: the task failed or was cancelled.
-            TaskRejected: code BUSY or DRAINING.
-        """
-        self.submit(task, requester=PeerId(task.sender), target=self._own_id)
-        return outcome(await self.wait(task.id))
-
-    def get_result(self, task_id: str) -> TaskResult | None:
-        """Return the result of a task that is complete; None when it has none (yet), or is unknown.
-
-        Raises:
-            InvalidTask: the text is not a UUID version 4.
-        """
-        record = self._records.get(TaskId(task_id)) or self._records.get(parse_task_id(task_id))
-        return None if record is None else record.result
-
-    async def wait(self, task_id: TaskId) -> TaskRecord:
-        """Return the last record of a task, once it has ended.
-
-        Raises:
-            TaskNotFound: the node does not know it.
-        """
-        record = self._records.get(task_id)
-        if record is None and task_id not in self._unsaved:
-            record = self.get_task(task_id)
-        if record is not None and record.terminal:
-            return record
-        waiter = _Waiter()
-        self._feed.listen_to(task_id, waiter.take)
-        try:
-            await waiter.told.wait()
-        except BaseException:
-            self._feed.unlisten_to(task_id, waiter.take)
-            raise
-        return waiter.record or self.get_task(task_id)
-
-    async def wait_saved(self, task_id: TaskId) -> None:
-        """Return when a task that was taken in is saved, so that everybody sees it.
-
-        Raises:
-            TaskFailed: the store refuses it for good; says why.
-        """
-        if task_id in self._records:
-            return
-        saved = _Waiter(for_end=False)
-        self._feed.listen_to(task_id, saved.take)
-        try:
-            await saved.told.wait()
-        finally:
-            self._feed.unlisten_to(task_id, saved.take)
-        if saved.record is not None and saved.record.failure is not None and task_id not in self._records:
-            raise TaskFailed(saved.record.failure)
+    # --- what the node itself asks -----------------------------------------------------------------------------------
 
     async def settle(self) -> None:
         """Return when everything that has happened is saved, and told."""
@@ -441,17 +366,16 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     async def wait_for_room(self) -> None:
         """Return when `submit` may have room again; callers take turns."""
-        if self._open_beside(self._own_id) >= self._capacity.open_tasks:
-            await self._room.park()
+        await self._room.wait()
 
     def usage(self, requester: PeerId) -> Usage:
         """Return what a requester has open."""
-        return self._usage.get(requester) or Usage()
+        return self._room.usage(requester)
 
     @property
     def open_tasks(self) -> int:
         """How many tasks have not ended."""
-        return self._open
+        return self._room.open
 
     # --- what the dispatcher does ------------------------------------------------------------------------------------
 
@@ -534,44 +458,16 @@ class TaskManager(CheckpointedTasks, TaskService):
         try:
             check_graph(tasks, known)
         except PeertaskError:
-            self._pass_room_on()
+            self._room.pass_on()
             raise
 
     def _check_admission(self, requester: PeerId, tasks: int = 1) -> None:
         if self._draining:
-            self._pass_room_on()
+            self._room.pass_on()
             raise TaskRejected("this node is stopping and takes no new tasks", code=ErrorCode.DRAINING)
         if self._store.failure is not None:
             raise self._store.failure
-        if tasks > self._capacity.open_tasks:
-            raise TooLarge(
-                f"the graph has {tasks:,} tasks, and this node may have {self._capacity.open_tasks:,} open",
-                remedy="Submit it in parts, or let the operator raise max_queued",
-            )
-        beside = self._open_beside(requester)
-        if beside + tasks > self._capacity.open_tasks:
-            whose = "of its own" if requester == self._own_id else "of peers"
-            raise TaskRejected(
-                f"this node has {beside} open tasks {whose}, and {self._capacity.open_tasks} is its limit",
-                code=ErrorCode.BUSY,
-                remedy="Wait for some of them to end",
-                retry_after_ms=RETRY_AFTER_MS,
-            )
-
-    def _open_beside(self, requester: PeerId) -> int:
-        """Return how many open tasks share a limit with those of a requester.
-
-        Those of this node have one, and those of all its peers another: two nodes that are full of tasks for each other
-        would refuse each other's for ever.
-        """
-        own = self._usage.get(self._own_id)
-        own_tasks = 0 if own is None else own.tasks
-        return own_tasks if requester == self._own_id else self._open - own_tasks
-
-    def _pass_room_on(self) -> None:
-        """Let the next one try, where whoever waited for room has no use for it."""
-        if self._room and self._open_beside(self._own_id) < self._capacity.open_tasks:
-            self._room.unpark()
+        self._room.check(requester, tasks)
 
     def _latest(self, task_id: TaskId) -> TaskRecord | None:
         return self._unsaved.get(task_id) or self._records.get(task_id)
@@ -594,7 +490,6 @@ class TaskManager(CheckpointedTasks, TaskService):
         self._unsaved.pop(before.id, None)
         self._families.remove(before.task)
         self._count_ended(before)
-        self._room.unpark()
         failed = Failed(before.id, self._clock.now(), before.attempt, Failure.of(error.code, str(error)))
         self._feed.publish((Change(advance(before, failed), failed),))
         if self._settled is not None and not self._unsaved:
@@ -602,8 +497,6 @@ class TaskManager(CheckpointedTasks, TaskService):
 
     def _finish(self, record: TaskRecord) -> None:
         self._count_ended(record)
-        if self._room and record.requester == self._own_id:  # to unpark nobody costs as much as the rest of this
-            self._room.unpark()
         if record.result is not None and record.id in self.dependencies.awaited:
             self.dependencies.complete(record.id)
         self._finished.add(record)
@@ -613,19 +506,14 @@ class TaskManager(CheckpointedTasks, TaskService):
         if record.task.depends_on:
             for task_id in self.dependencies.drop(record.task):
                 self._finished.release(task_id)
-        self._open -= 1
-        usage = self._usage[record.requester]
-        usage.tasks -= 1
-        usage.payload_bytes -= task_size(record.task)
-        if not usage.tasks:
-            del self._usage[record.requester]
+        self._room.remove(record)
 
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
         gone = tuple(task_ids)
         for task_id in gone:
             task = self._records.pop(task_id).task
             self._families.remove(task)
-            self._repetitions.pop(retry_of(task), None)
+            self._repetitions.forget(task)
         if gone:
             self._store.forget(gone)
 
@@ -634,68 +522,12 @@ class TaskManager(CheckpointedTasks, TaskService):
         if task.depends_on:
             self.dependencies.add(task, self._records.get)
             for dependency in task.depends_on if self._repetitions else ():
-                self._note_repetitions_of(dependency)
+                self._repetitions.note_those_of(dependency)
         if task.parent_id is not None:
             self._families.add(task)
         if task.metadata:
-            self._note_repetition(record)
-        self._open += 1
-        usage = self._usage.get(record.requester)
-        if usage is None:
-            usage = self._usage[record.requester] = Usage()
-        usage.tasks += 1
-        usage.payload_bytes += task_size(record.task)
-
-    def _note_repetition(self, record: TaskRecord) -> None:
-        """Let those who wait for a task that did not complete wait for this one, when its requester has it repeated."""
-        named = retry_of(record.task)
-        repeated = None if named is None else self._latest(named)
-        if repeated is None or repeated.failure is None or repeated.requester != record.requester:
-            return
-        self._repetitions[repeated.id] = record.id
-        self.dependencies.repeat(record.id, repeated.id)
-        if record.result is not None and record.id in self.dependencies.awaited:
-            self.dependencies.complete(record.id)
-
-    def _note_repetitions_of(self, task_id: TaskId) -> None:
-        """Let those who wait for a task wait for the last one that repeats it, if it was repeated before they came."""
-        again = self._repetitions.get(task_id)
-        while again is not None:
-            record = self._latest(again)
-            if record is None:
-                return
-            self._note_repetition(record)
-            again = self._repetitions.get(again)
-
-
-class _Waiter:
-    """Waits for the last change of one task, or for any."""
-
-    __slots__ = ("_for_end", "record", "told")
-
-    def __init__(self, *, for_end: bool = True) -> None:
-        self._for_end = for_end
-        self.told = trio.Event()
-        self.record: TaskRecord | None = None
-
-    def take(self, change: Change) -> None:
-        if change.record.terminal or not self._for_end:
-            self.record = change.record
-            self.told.set()
-
-
-def outcome(record: TaskRecord) -> TaskResult:
-    """Return the result of a task that has ended.
-
-    Raises:
-        TaskFailed: it failed or was cancelled.
-        PeertaskError: it has not ended.
-    """
-    if record.result is not None:
-        return record.result
-    if record.failure is not None:
-        raise TaskFailed(record.failure)
-    raise PeertaskError(f"task {record.id} has not ended: it is {record.status}", code=ErrorCode.ILLEGAL_TRANSITION)
+            self._repetitions.note(record)
+        self._room.add(record)
 
 
 def _not_found(task_id: TaskId) -> TaskNotFound:

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from node.awaited_tasks import outcome
 from node.config import NodeConfig
 from node.coordination.dependencies import for_worker, with_inputs
 from node.coordination.naming import resolve_names
@@ -19,7 +20,7 @@ from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.http.node_control import NodeControl
 from node.interfaces import Change, Clock, Executor, GraphTask, Lagged, TaskFilter
-from node.manager import TaskManager, outcome
+from node.manager import TaskManager
 from node.mapping import MappedTask, map_prompts
 from node.net.network import PeerNetwork
 from node.retrying import submit_again

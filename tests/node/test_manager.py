@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from node.awaited_tasks import outcome
 from node.coordination.quotas import Usage
 from node.feed import WATCH_BUFFER_CHANGES, Feed
 from node.interfaces import Change, Lagged, Store, TaskFilter
-from node.manager import SWEPT_A_PASS, TaskManager, outcome
+from node.manager import SWEPT_A_PASS, TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryStore
 from node.testing import START_MS, FakeClock, HeldStore, check_store, make_task
@@ -376,6 +377,29 @@ async def test_room_that_one_caller_has_no_use_for_goes_to_the_next() -> None:
         bench.manager.cancel_task(late.id)
         await wait_all_tasks_blocked()
         assert queue.events == ["conflict CONFLICT", "late", "late again", "last"]
+
+
+async def test_room_for_a_task_that_the_store_refuses_goes_to_the_next() -> None:
+    """What another program has there already takes no place in this node."""
+
+    class ConflictingStore(MemoryStore):
+        taken: TaskId | None = None
+
+        def append(self, changes: Sequence[Change]) -> None:
+            if changes[0].record.id == self.taken:
+                raise PeertaskError("it is there already", code=ErrorCode.CONFLICT)
+            super().append(changes)
+
+    store, task = ConflictingStore(), make_task("taken")
+    async with running(store, open_tasks=1) as bench, trio.open_nursery() as nursery:
+        queue = Queue(bench)
+        blocker, store.taken = bench.submit(), task.id
+        nursery.start_soon(queue.call, "taken", task)
+        await wait_all_tasks_blocked()
+        await queue.let(nursery, "next")
+        bench.manager.cancel_task(blocker)
+        await wait_all_tasks_blocked()
+        assert queue.events == ["taken CONFLICT", "next"]
 
 
 async def test_those_who_wait_for_room_learn_that_the_node_stops() -> None:

@@ -36,6 +36,7 @@ from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
+from node.net.relay.roles import Relaying
 from node.net.session import Pulse
 from node.net.signing import signer, verify
 from node.own_tasks import OwnTasks
@@ -85,6 +86,7 @@ class Node(OwnTasks):
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
             finding=Finding(config.share_peers, config.rendezvous, points=peers_at(config.rendezvous_at)),
             clock=self._clock,
+            relaying=Relaying(config.relay_service, frozenset(config.relay_for), config.relays),
         )
         self.peer_id = self._network.peer_id
         storage = Storage(store) if store is not None else storage_of(config, self.peer_id)

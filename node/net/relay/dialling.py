@@ -1,0 +1,142 @@
+"""Reaches a peer through a relay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+from libp2p.abc import INetConn
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
+
+from node.net.addresses import Endpoint
+from node.net.errors import CircuitFailed, CircuitTrouble
+from node.net.relay.messages import HOP, Answer, Connect, Message, Reserve, Status, decode_hop, encode_hop
+from node.net.relay.streams import CancellableStream, Opener, open_stream, receive_body
+from node.net.swarm import HardenedSwarm
+from protocol import PeerId, PeertaskError, RemoteProtocolError
+
+ANSWER_S: Final = 10.0
+"""How long a relay may take to answer: it asks the other side first, which takes `node.net.relay.service.STOP_S`."""
+
+_TROUBLES: Final[Mapping[int, CircuitTrouble]] = {
+    Status.RESERVATION_REFUSED: CircuitTrouble.REFUSED,
+    Status.PERMISSION_DENIED: CircuitTrouble.REFUSED,
+    Status.RESOURCE_LIMIT_EXCEEDED: CircuitTrouble.FULL,
+    Status.CONNECTION_FAILED: CircuitTrouble.SILENT,
+    Status.NO_RESERVATION: CircuitTrouble.NO_RESERVATION,
+}
+
+_MEANINGS: Final = {
+    CircuitTrouble.RELAY_UNREACHABLE: (
+        "does not answer",
+        "See that it runs, or use another relay",
+    ),
+    CircuitTrouble.NO_RELAY: (
+        "does not serve as a relay",
+        "Start that node with `peertask node --relay-service`",
+    ),
+    CircuitTrouble.NO_RESERVATION: (
+        "has no reservation of that node",
+        "See that the node runs with --relay and the address of that relay, and what its log says about it",
+    ),
+    CircuitTrouble.REFUSED: (
+        "refuses",
+        "Ask its operator whether it is for certain peers only (--relay-for); use another relay",
+    ),
+    CircuitTrouble.FULL: ("has no room for more", "Try again later, or use another relay"),
+    CircuitTrouble.SILENT: (
+        "cannot reach that node, which has a reservation but does not answer",
+        "See that the node runs and its network works; it comes back within a minute when it does",
+    ),
+    CircuitTrouble.BROKEN: ("does not keep to the protocol, or ended the conversation", "Use another relay"),
+}
+
+
+async def open_circuit(opener: Opener, swarm: HardenedSwarm, endpoint: Endpoint) -> CancellableStream:
+    """Make a circuit to a peer; it is closed by the caller. Cancelling is safe.
+
+    Args:
+        opener: opens streams.
+        swarm: the connections of this node.
+        endpoint: leads through a relay, and names the peer.
+
+    Raises:
+        CircuitFailed: says why there is none.
+    """
+    connection = await connect_to_relay(swarm, (endpoint.relay,))
+    stream, _ = await ask_relay(opener, swarm.nursery, connection, endpoint.relay_id, Connect(PeerId(endpoint.peer_id)))
+    return stream
+
+
+async def connect_to_relay(swarm: HardenedSwarm, relay: tuple[Endpoint, ...]) -> INetConn:
+    """Return a connection with a relay that goes through no other; made when there is none.
+
+    Raises:
+        CircuitFailed: there is none and none can be made.
+    """
+    relay_id = relay[0].peer_id
+    if relay_id == str(swarm.get_peer_id()):
+        raise CircuitFailed(
+            "this node itself is the relay, and that peer is not connected to it",
+            CircuitTrouble.NO_RESERVATION,
+            remedy="See that the peer runs with --relay and the address of this node",
+        )
+    try:
+        return await swarm.dial_endpoints(ID.from_string(relay_id), relay, direct=True)
+    except PeertaskError as error:
+        raise CircuitFailed(
+            f"the relay cannot be reached: {error.message}", CircuitTrouble.RELAY_UNREACHABLE, remedy=error.remedy
+        ) from None
+
+
+async def ask_relay(
+    opener: Opener, nursery: trio.Nursery, connection: INetConn, relay_id: str, question: Reserve | Connect
+) -> tuple[CancellableStream, Answer]:
+    """Ask a relay for something, and return the stream, to be closed by the caller, and the answer, which is good.
+
+    Cancelling is safe.
+
+    Raises:
+        CircuitFailed: says why not.
+    """
+    try:
+        with trio.fail_after(ANSWER_S):
+            stream = await open_stream(opener, nursery, connection, HOP)
+            try:
+                answer = await _exchange(stream, question)
+                _require_ok(answer, relay_id)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+    except trio.TooSlowError:
+        raise _failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, f"it has said nothing for {ANSWER_S:.0f} s") from None
+    except (RemoteProtocolError, trio.BrokenResourceError) as error:
+        raise _failed(relay_id, CircuitTrouble.BROKEN, str(error)) from error
+    except BaseLibp2pError as error:
+        refusal = error.__cause__
+        speaks = not (isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal))
+        trouble = CircuitTrouble.BROKEN if speaks else CircuitTrouble.NO_RELAY
+        raise _failed(relay_id, trouble, str(refusal or error) if speaks else "") from error
+    return stream, answer
+
+
+async def _exchange(stream: CancellableStream, question: Message) -> Answer:
+    await stream.send_all(encode_hop(question))
+    answer = decode_hop(await receive_body(stream))
+    if not isinstance(answer, Answer):
+        raise RemoteProtocolError("it asks where it has to answer")
+    return answer
+
+
+def _require_ok(answer: Answer, relay_id: str) -> None:
+    if answer.status != Status.OK:
+        trouble = _TROUBLES.get(answer.status, CircuitTrouble.BROKEN)
+        raise _failed(relay_id, trouble, "" if trouble is not CircuitTrouble.BROKEN else f"it answers {answer.status}")
+
+
+def _failed(relay_id: str, trouble: CircuitTrouble, detail: str) -> CircuitFailed:
+    meaning, remedy = _MEANINGS[trouble]
+    return CircuitFailed(f"the relay {relay_id} {meaning}{f' ({detail})' if detail else ''}", trouble, remedy=remedy)

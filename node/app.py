@@ -230,6 +230,7 @@ class Node(OwnTasks):
             agent=self._network.agent,
             advert=self._advert_for(self.peer_id),
             started_at=self._started_at,
+            relays=self._network.relays,
         )
 
     def health(self) -> Health:

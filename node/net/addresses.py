@@ -90,7 +90,7 @@ def parse_endpoint(text: str) -> Endpoint:
 def _through(relay: Endpoint, rest: str, text: str) -> Endpoint:
     """Return the address of a peer behind a relay; `rest` is what stands after the relay's own."""
     named = rest.removeprefix("/p2p/")
-    if rest and named in {"", rest}:
+    if rest and (named in {"", rest} or "/" in named):
         raise InvalidAddress(f"{text!r} does not end with {_CIRCUIT} or {_CIRCUIT}/p2p/<peer id>", remedy=_EXAMPLES)
     if not relay.peer_id:
         raise InvalidAddress(

@@ -41,15 +41,15 @@ class PeerUnreachable(PeertaskError):
 
 
 class CircuitTrouble(StrEnum):
-    """Why a peer cannot be reached through a relay."""
+    """Why a peer cannot be reached through a relay: what the doctor calls a symptom (`node.coordination.diagnosis`)."""
 
     RELAY_UNREACHABLE = "relay unreachable"
     NO_RELAY = "no relay"
     NO_RESERVATION = "no reservation"
-    REFUSED = "relay refuses"
-    FULL = "relay full"
-    SILENT = "peer silent"
-    BROKEN = "relay broken"
+    RELAY_REFUSES = "relay refuses"
+    RELAY_FULL = "relay full"
+    PEER_SILENT = "peer silent"
+    RELAY_BROKEN = "relay broken"
 
 
 class CircuitFailed(PeerUnreachable):
@@ -57,11 +57,13 @@ class CircuitFailed(PeerUnreachable):
 
     Attributes:
         trouble: why, for programs.
+        detail: which relay it is, and what it did.
     """
 
-    def __init__(self, message: str, trouble: CircuitTrouble, **options: Any) -> None:
-        super().__init__(message, **options)
+    def __init__(self, message: str, trouble: CircuitTrouble, detail: str, **options: Any) -> None:
+        super().__init__(f"{message} ({detail})", **options)
         self.trouble = trouble
+        self.detail = detail
 
 
 class WrongPeer(PeertaskError):

@@ -17,19 +17,20 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from node.background import open_background
-from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource
+from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource, RelayInfo
 from node.net.address_book import AddressBook
 from node.net.addresses import is_peer_id, parse_endpoint, parse_peer_id, reachable_endpoints
 from node.net.dialing import longest_pause_s
 from node.net.errors import PeerUnreachable, SelfDial
 from node.net.finder import Finding, PeerFinder
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
-from node.net.muxer import HardenedYamux, hardened
+from node.net.muxer import hardened
 from node.net.relay.roles import Relaying
 from node.net.session import Initiator, Pulse, Session, SessionOwner
 from protocol import (
     ADDRESSEE,
     DEFAULT_LIMITS,
+    MAX_ADDRESSES,
     PROTOCOL_ID,
     ErrorCode,
     Frame,
@@ -184,9 +185,15 @@ class PeerNetwork(Network, SessionOwner):
         """
         return self._addresses if self._relayed is None else self._addresses + self._relayed.addresses
 
+    @property
+    def relays(self) -> tuple[RelayInfo, ...]:
+        """The relays that this node is to be reached through."""
+        return () if self._relayed is None else self._relayed.relays
+
     def _has_moved(self) -> None:
         """Tell peers where this node can be dialled now."""
-        self.announce()
+        self._offer(self.addresses[:MAX_ADDRESSES])
+        self._finder.register_again()
         self._tell_change()
 
     def _find_addresses(self, host: HardenedHost) -> tuple[str, ...]:
@@ -238,10 +245,15 @@ class PeerNetwork(Network, SessionOwner):
 
     def announce(self) -> None:
         """Tell every connected peer what this node offers now."""
+        self._offer()
+
+    def _offer(self, addresses: tuple[str, ...] | None = None) -> None:
         for session in self._sessions.values():
             advert = self._advert(session.peer_id)
             try:
-                session.send(Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas))
+                session.send(
+                    Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas, addresses=addresses)
+                )
             except PeertaskError as error:  # it is over, or the peer takes nothing so large: its own loss
                 log.info("peer not told of an advert", peer_id=session.peer_id, reason=str(error))
 
@@ -410,7 +422,7 @@ class PeerNetwork(Network, SessionOwner):
             advert=self._advert(peer_id),
             limits=self._limits,
             instance=self._instance,
-            addresses=self.addresses[:16],
+            addresses=self.addresses[:MAX_ADDRESSES],
             peers=self._finder.finding.share,
             rendezvous=self._finder.finding.rendezvous,
             time=self._clock.now() if self._clock is not None else None,
@@ -459,6 +471,12 @@ class PeerNetwork(Network, SessionOwner):
         if self._sessions.get(session.peer_id) is session:
             self._tell_change()
 
+    def moved(self, session: Session, addresses: tuple[str, ...]) -> None:
+        """Take a note of where a peer is now."""
+        if self._sessions.get(session.peer_id) is session:
+            self._book.hear(session.peer_id, addresses)
+            self._tell_change()
+
     def ended(self, session: Session) -> None:
         """Forget a session that is over."""
         if self._sessions.get(session.peer_id) is session:
@@ -467,8 +485,9 @@ class PeerNetwork(Network, SessionOwner):
 
     def is_last(self, session: Session) -> bool:
         """Whether nobody else has a use for the connection under a session."""
-        needed = isinstance(session.carrier, HardenedYamux) and session.carrier.is_needed
-        return not needed and not any(other.carrier is session.carrier for other in self._all - {session})
+        return not session.carrier.is_needed and not any(
+            other.carrier is session.carrier for other in self._all - {session}
+        )
 
     def _drop(self, session: Session) -> None:
         del self._sessions[session.peer_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -12,11 +12,12 @@ import trio
 from libp2p.abc import INetConn, INetStream
 from libp2p.peer.id import ID
 
+from node.interfaces import RelayInfo
 from node.net.addresses import Endpoint, circuit_through, parse_endpoint
 from node.net.dialing import longest_pause_s
 from node.net.errors import CircuitFailed, CircuitTrouble, InvalidAddress, SelfDial
 from node.net.muxer import hardened
-from node.net.relay.dialling import ask_relay, connect_to_relay
+from node.net.relay.dialling import ask_relay, circuit_failed, connect_to_relay
 from node.net.relay.messages import Answer, Connect, Reserve, Status, decode_stop, encode_stop
 from node.net.relay.streams import CancellableStream, Opener, cancellable, receive_body
 from node.net.swarm import HardenedSwarm
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class RelayState:
+class _State:
     """How it stands with one relay.
 
     Attributes:
@@ -47,9 +48,9 @@ class RelayState:
     """
 
     endpoints: tuple[Endpoint, ...]
-    reserved: bool
-    error: str
-    tried: trio.Event
+    reserved: bool = False
+    error: str = ""
+    tried: trio.Event = field(default_factory=trio.Event)
 
 
 class RelayClient:
@@ -83,29 +84,31 @@ class RelayClient:
         self._on_change = on_change
         self._epoch_s = epoch_s
         self._rng = rng
-        self.relays = {
-            relay_id: RelayState(endpoints, reserved=False, error="", tried=trio.Event())
-            for relay_id, endpoints in relays_at(relays, self._own_id).items()
-        }
+        self._states = {relay_id: _State(endpoints) for relay_id, endpoints in relays_at(relays, self._own_id).items()}
+
+    @property
+    def relays(self) -> tuple[RelayInfo, ...]:
+        """How it stands with each of the relays, now."""
+        return tuple(RelayInfo(relay_id, state.reserved, state.error) for relay_id, state in self._states.items())
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where this node can be dialled through a relay, now."""
-        reserved = (endpoint for state in self.relays.values() if state.reserved for endpoint in state.endpoints)
+        reserved = (endpoint for state in self._states.values() if state.reserved for endpoint in state.endpoints)
         return tuple(str(circuit_through(endpoint, self._own_id)) for endpoint in reserved)
 
     async def run(self) -> None:
         """Reserve and renew, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for relay_id, state in self.relays.items():
+            for relay_id, state in self._states.items():
                 nursery.start_soon(self._keep, relay_id, state)
 
     async def wait_tried(self) -> None:
         """Return when every relay has answered, or could not be reached."""
-        for state in self.relays.values():
+        for state in self._states.values():
             await state.tried.wait()
 
-    async def _keep(self, relay_id: PeerId, state: RelayState) -> None:
+    async def _keep(self, relay_id: PeerId, state: _State) -> None:
         failures = 0
         while True:
             try:
@@ -119,7 +122,7 @@ class RelayClient:
                 state.tried.set()
             await trio.sleep(self._rng.uniform(0, longest_pause_s(failures)))
 
-    async def _stay(self, relay_id: PeerId, state: RelayState) -> None:
+    async def _stay(self, relay_id: PeerId, state: _State) -> None:
         """Connect, reserve, and renew for as long as that works; what it raises is why it does not any more."""
         connection = await connect_to_relay(self._swarm, state.endpoints)
         carrier = hardened(connection.muxed_conn)
@@ -133,7 +136,7 @@ class RelayClient:
                 state.tried.set()
                 with trio.move_on_after(renewal_in_s(expires_at, self._epoch_s())):
                     await carrier.event_closed.wait()
-        raise CircuitFailed(f"the connection with the relay {relay_id} has ended", CircuitTrouble.RELAY_UNREACHABLE)
+        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, "the connection with it has ended")
 
     async def _reserve(self, relay_id: PeerId, connection: INetConn) -> int | None:
         try:
@@ -145,7 +148,7 @@ class RelayClient:
         await stream.aclose()
         return answer.expires_at
 
-    def _set_reserved(self, state: RelayState, *, reserved: bool) -> None:
+    def _set_reserved(self, state: _State, *, reserved: bool) -> None:
         if state.reserved != reserved:
             state.reserved = reserved
             self._on_change()
@@ -155,7 +158,7 @@ class RelayClient:
     async def accept(self, stream: INetStream) -> None:
         """Take in a visitor that a relay announces, and return when it has gone."""
         relay_id = PeerId(str(stream.muxed_conn.peer_id))
-        state = self.relays.get(relay_id)
+        state = self._states.get(relay_id)
         async with cancellable(stream) as circuit:
             if state is None or not state.reserved or hardened(stream.muxed_conn).relay_id:
                 await circuit.send_all(encode_stop(Answer(Status.PERMISSION_DENIED)))

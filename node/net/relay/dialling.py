@@ -11,6 +11,7 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
+from node.coordination.diagnosis import Symptom, meaning_of
 from node.net.addresses import Endpoint
 from node.net.errors import CircuitFailed, CircuitTrouble
 from node.net.relay.messages import HOP, Answer, Connect, Message, Reserve, Status, decode_hop, encode_hop
@@ -22,36 +23,11 @@ ANSWER_S: Final = 10.0
 """How long a relay may take to answer: it asks the other side first, which takes `node.net.relay.service.STOP_S`."""
 
 _TROUBLES: Final[Mapping[int, CircuitTrouble]] = {
-    Status.RESERVATION_REFUSED: CircuitTrouble.REFUSED,
-    Status.PERMISSION_DENIED: CircuitTrouble.REFUSED,
-    Status.RESOURCE_LIMIT_EXCEEDED: CircuitTrouble.FULL,
-    Status.CONNECTION_FAILED: CircuitTrouble.SILENT,
+    Status.RESERVATION_REFUSED: CircuitTrouble.RELAY_FULL,
+    Status.RESOURCE_LIMIT_EXCEEDED: CircuitTrouble.RELAY_FULL,
+    Status.PERMISSION_DENIED: CircuitTrouble.RELAY_REFUSES,
+    Status.CONNECTION_FAILED: CircuitTrouble.PEER_SILENT,
     Status.NO_RESERVATION: CircuitTrouble.NO_RESERVATION,
-}
-
-_MEANINGS: Final = {
-    CircuitTrouble.RELAY_UNREACHABLE: (
-        "does not answer",
-        "See that it runs, or use another relay",
-    ),
-    CircuitTrouble.NO_RELAY: (
-        "does not serve as a relay",
-        "Start that node with `peertask node --relay-service`",
-    ),
-    CircuitTrouble.NO_RESERVATION: (
-        "has no reservation of that node",
-        "See that the node runs with --relay and the address of that relay, and what its log says about it",
-    ),
-    CircuitTrouble.REFUSED: (
-        "refuses",
-        "Ask its operator whether it is for certain peers only (--relay-for); use another relay",
-    ),
-    CircuitTrouble.FULL: ("has no room for more", "Try again later, or use another relay"),
-    CircuitTrouble.SILENT: (
-        "cannot reach that node, which has a reservation but does not answer",
-        "See that the node runs and its network works; it comes back within a minute when it does",
-    ),
-    CircuitTrouble.BROKEN: ("does not keep to the protocol, or ended the conversation", "Use another relay"),
 }
 
 
@@ -78,18 +54,12 @@ async def connect_to_relay(swarm: HardenedSwarm, relay: tuple[Endpoint, ...]) ->
         CircuitFailed: there is none and none can be made.
     """
     relay_id = relay[0].peer_id
-    if relay_id == str(swarm.get_peer_id()):
-        raise CircuitFailed(
-            "this node itself is the relay, and that peer is not connected to it",
-            CircuitTrouble.NO_RESERVATION,
-            remedy="See that the peer runs with --relay and the address of this node",
-        )
+    if relay_id == str(swarm.get_peer_id()):  # and that peer is not connected, else nobody would be dialled
+        raise circuit_failed(relay_id, CircuitTrouble.NO_RESERVATION, "this node itself")
     try:
         return await swarm.dial_endpoints(ID.from_string(relay_id), relay, direct=True)
     except PeertaskError as error:
-        raise CircuitFailed(
-            f"the relay cannot be reached: {error.message}", CircuitTrouble.RELAY_UNREACHABLE, remedy=error.remedy
-        ) from None
+        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, error.message) from None
 
 
 async def ask_relay(
@@ -112,14 +82,16 @@ async def ask_relay(
                 await trio.aclose_forcefully(stream)
                 raise
     except trio.TooSlowError:
-        raise _failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, f"it has said nothing for {ANSWER_S:.0f} s") from None
+        raise circuit_failed(
+            relay_id, CircuitTrouble.RELAY_UNREACHABLE, f"it has said nothing for {ANSWER_S:.0f} s"
+        ) from None
     except (RemoteProtocolError, trio.BrokenResourceError) as error:
-        raise _failed(relay_id, CircuitTrouble.BROKEN, str(error)) from error
+        raise circuit_failed(relay_id, CircuitTrouble.RELAY_BROKEN, str(error)) from error
     except BaseLibp2pError as error:
         refusal = error.__cause__
         speaks = not (isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal))
-        trouble = CircuitTrouble.BROKEN if speaks else CircuitTrouble.NO_RELAY
-        raise _failed(relay_id, trouble, str(refusal or error) if speaks else "") from error
+        trouble = CircuitTrouble.RELAY_BROKEN if speaks else CircuitTrouble.NO_RELAY
+        raise circuit_failed(relay_id, trouble, str(refusal or error) if speaks else "") from error
     return stream, answer
 
 
@@ -133,10 +105,12 @@ async def _exchange(stream: CancellableStream, question: Message) -> Answer:
 
 def _require_ok(answer: Answer, relay_id: str) -> None:
     if answer.status != Status.OK:
-        trouble = _TROUBLES.get(answer.status, CircuitTrouble.BROKEN)
-        raise _failed(relay_id, trouble, "" if trouble is not CircuitTrouble.BROKEN else f"it answers {answer.status}")
+        trouble = _TROUBLES.get(answer.status, CircuitTrouble.RELAY_BROKEN)
+        raise circuit_failed(relay_id, trouble, "" if answer.status in _TROUBLES else f"it answers {answer.status}")
 
 
-def _failed(relay_id: str, trouble: CircuitTrouble, detail: str) -> CircuitFailed:
-    meaning, remedy = _MEANINGS[trouble]
-    return CircuitFailed(f"the relay {relay_id} {meaning}{f' ({detail})' if detail else ''}", trouble, remedy=remedy)
+def circuit_failed(relay_id: str, trouble: CircuitTrouble, detail: str = "") -> CircuitFailed:
+    """Return the error for what went wrong at a relay, in words."""
+    text, remedy = meaning_of(Symptom(trouble))
+    detail = f"relay {relay_id}: {detail}" if detail else f"relay {relay_id}"
+    return CircuitFailed(text, trouble, detail, remedy=remedy)

@@ -186,7 +186,7 @@ class Circuit:
         other: a stream.
     """
 
-    def __init__(self, one: CancellableStream, other: CancellableStream) -> None:
+    def __init__(self, one: trio.abc.HalfCloseableStream, other: trio.abc.HalfCloseableStream) -> None:
         self._one = one
         self._other = other
         self._ended = 0
@@ -199,7 +199,9 @@ class Circuit:
             nursery.start_soon(self._pass_on, self._one, self._other, over)
             nursery.start_soon(self._pass_on, self._other, self._one, over)
 
-    async def _pass_on(self, source: CancellableStream, target: CancellableStream, over: trio.CancelScope) -> None:
+    async def _pass_on(
+        self, source: trio.abc.HalfCloseableStream, target: trio.abc.HalfCloseableStream, over: trio.CancelScope
+    ) -> None:
         try:
             while data := await source.receive_some():
                 if not self._ended:

@@ -87,23 +87,38 @@ class CancellableStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """End both sides; what was sent is still written, for a moment. Returns at once."""
+        self.end()
+        await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        """Close, as `aclose` does."""
         self._send.close()
         self._receive.close()
         self._closing.set()
-        await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
-        """Read and write until the stream has been closed and is over; not to be cancelled, and not cancellable."""
-        with trio.CancelScope(shield=True), hardened(self._stream.muxed_conn).in_use():
+        """Read and write until the stream is closed and over, or its connection; cannot be cancelled."""
+        carrier = hardened(self._stream.muxed_conn)
+        with trio.CancelScope(shield=True), carrier.in_use():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._end_after, carrier.event_closed)
                 await self._closing.wait()
                 with trio.move_on_after(FAREWELL_S):
-                    await self._written.wait()
-                    await self._read_out.wait()
+                    await self._wait_over()
                 if not (self._written.is_set() and self._read_out.is_set()):
                     await self._stream.reset()
+                    await self._wait_over()
+                nursery.cancel_scope.cancel()
+
+    async def _wait_over(self) -> None:
+        await self._written.wait()
+        await self._read_out.wait()
+
+    async def _end_after(self, event: trio.Event) -> None:
+        await event.wait()
+        self.end()
 
     async def _read(self) -> None:
         try:
@@ -162,7 +177,7 @@ async def open_stream(
     try:
         await opening.over.wait()
     except trio.Cancelled:
-        opening.given_up = True
+        opening.give_up()
         raise
     if opening.stream is None:
         raise opening.error or ConnectionClosedError("the connection ended")
@@ -174,7 +189,7 @@ class _Opening:
 
     def __init__(self) -> None:
         self.over = trio.Event()
-        self.given_up = False
+        self._given_up = False
         self.stream: CancellableStream | None = None
         self.error: Exception | None = None
 
@@ -186,9 +201,15 @@ class _Opening:
                 self.error = error
             self.over.set()
             if self.stream is not None:
-                if self.given_up:
-                    await self.stream.aclose()
+                if self._given_up:
+                    self.stream.end()
                 await self.stream.run()
+
+    def give_up(self) -> None:
+        """Nobody waits for the stream any more; it may have been opened since whoever did was cancelled."""
+        self._given_up = True
+        if self.stream is not None:
+            self.stream.end()
 
 
 async def receive_body(stream: trio.abc.ReceiveStream) -> bytes:

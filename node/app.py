@@ -258,6 +258,10 @@ class Node(OwnTasks):
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
         self._metrics.gauge("agents", "Outside workers that are there.", lambda: len(self.work.active_agents()))
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
+        if self.config.relay_service:
+            network = self._network
+            self._metrics.gauge("relay_reservations", "Peers reached through here.", lambda: network.reservations_here)
+            self._metrics.gauge("relay_circuits", "Connections relayed here.", lambda: network.circuits_here)
 
     def note(self, fact: str, **fields: Any) -> None:
         """Add an entry to the audit log that is no fact of a task, when this node keeps one; see `AuditLog.note`."""

@@ -46,6 +46,7 @@ from protocol import (
 
 if TYPE_CHECKING:
     from node.net.relay.client import RelayClient
+    from node.net.relay.reservations import Reservations
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +111,7 @@ class PeerNetwork(Network, SessionOwner):
         self._addresses: tuple[str, ...] = ()
         self._relaying = relaying or Relaying()
         self._relayed: RelayClient | None = None
+        self._relayed_here: Reservations[INetConn] | None = None
 
     def __repr__(self) -> str:
         return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} streams={len(self._all)}>"
@@ -147,7 +149,7 @@ class PeerNetwork(Network, SessionOwner):
         from node.net.relay import wiring  # noqa: PLC0415 - few nodes need it
 
         if self._relaying.service:
-            wiring.serve_as_relay(host, self._relaying, lambda: self._addresses)
+            self._relayed_here = wiring.serve_as_relay(host, self._relaying, lambda: self._addresses)
         if self._relaying.relays:
             relays = self._relaying.relays
             self._relayed = await wiring.be_reached_through_relays(host, relays, nursery, self._has_moved, self._rng)
@@ -189,6 +191,16 @@ class PeerNetwork(Network, SessionOwner):
     def relays(self) -> tuple[RelayInfo, ...]:
         """The relays that this node is to be reached through."""
         return () if self._relayed is None else self._relayed.relays
+
+    @property
+    def reservations_here(self) -> int:
+        """How many peers others reach through this node."""
+        return 0 if self._relayed_here is None else self._relayed_here.held(trio.current_time())
+
+    @property
+    def circuits_here(self) -> int:
+        """How many connections between others this node carries."""
+        return 0 if self._relayed_here is None else self._relayed_here.circuits
 
     def _has_moved(self) -> None:
         """Tell peers where this node can be dialled now."""

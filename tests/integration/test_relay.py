@@ -22,6 +22,7 @@ from node.net import probing
 from node.net.errors import SelfDial
 from node.net.finder import Finding
 from node.net.introductions import Pace
+from node.net.relay import wiring
 from node.net.relay.roles import Relaying
 from node.testing.network_sides import Side, connect
 from protocol import PeerId, TaskStatus
@@ -170,8 +171,9 @@ async def test_ending_the_session_with_a_relay_leaves_what_goes_through_it_alone
             assert works.info().relays[0].reserved
 
 
-async def test_a_relay_that_does_not_answer_does_not_keep_a_node_from_starting() -> None:
+async def test_a_relay_that_does_not_answer_does_not_keep_a_node_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     """It starts, says what is wrong, and tries again."""
+    monkeypatch.setattr(wiring, "FIRST_TRY_S", 0.2)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     nobody = "12D3KooWFvJFUuS4JQ2meSbpCa7PE3cyRh51EfUoQh5JEXi6UH8H"

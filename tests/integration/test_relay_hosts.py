@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trio
@@ -20,7 +22,7 @@ from node.background import open_background
 from node.net.admission import AddressLimits, InboundLimits
 from node.net.allowance import Rate
 from node.net.errors import CircuitFailed, CircuitTrouble, PeerUnreachable, WrongPeer
-from node.net.host import HardenedHost, dial, open_host
+from node.net.host import HardenedHost, abort_connection, dial, open_host
 from node.net.identity import peer_id_of
 from node.net.relay import client, dialling, service
 from node.net.relay import streams as relay_streams
@@ -49,6 +51,15 @@ from tests.integration.relays import Hidden, RestartableRelay, ask, hidden_host,
 
 LIMIT_S = 30.0
 NOBODY = peer_id_of(create_new_key_pair())
+
+
+@pytest.fixture(autouse=True)
+def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing that others do here is an error of this program, so nothing may be logged as one."""
+    with capture_logs() as logs:
+        yield
+    assert [log for log in logs if log["log_level"] in {"error", "critical"}] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def refusal(visitor: HardenedHost, address: str) -> CircuitFailed:
@@ -152,7 +163,7 @@ async def test_giving_up_a_dial_at_any_moment_harms_nothing_else_on_the_connecti
         await dial(visitor, other.client.addresses)
         stream = await visitor.new_stream(other.peer_id, [ECHO])
         with trio.fail_after(LIMIT_S):
-            for number in range(40):
+            for number in range(30):
                 with trio.move_on_after(number * 0.0005):
                     connection = await dial(visitor, hidden.client.addresses)
                     await connection.close()
@@ -274,6 +285,32 @@ async def test_a_lost_relay_is_asked_again_until_it_is_back() -> None:
                 await dial(visitor, addresses)
                 assert await echoes(visitor, hidden.peer_id)
                 assert hidden.client.relays[0].last_error == ""
+
+
+@pytest.mark.parametrize("cut", ["visitor", "hidden"])
+async def test_a_cut_in_the_middle_of_what_is_said_ends_the_circuit_on_all_sides(cut: str) -> None:
+    """Without a word from whoever is cut off."""
+    async with relay_host() as relay, hidden_host(relay.address) as hidden, open_host(config()) as visitor:
+        connection = await dial(visitor, hidden.client.addresses)
+        stream = await visitor.new_stream(hidden.peer_id, [ECHO])
+        over = trio.Event()
+
+        async def talk() -> None:
+            with suppress(StreamError):
+                while True:
+                    await stream.write(b"x" * 10_000)
+                    await stream.read(10_000)
+            over.set()
+
+        with trio.fail_after(LIMIT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(talk)
+                await trio.sleep(0.05)
+                await abort_connection(relay.host, visitor.get_id() if cut == "visitor" else hidden.peer_id)
+                await over.wait()
+            await becomes_true(lambda: connection.is_closed)
+            await becomes_true(lambda: relay.service.reservations.circuits == 0)
+            await becomes_true(lambda: not hidden.host.get_network().get_connections(visitor.get_id()))
 
 
 async def test_a_relay_that_says_nothing_is_given_up_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,7 +539,7 @@ async def test_a_peer_that_reserves_all_the_time_has_one_reservation_and_is_soon
             assert [answer.status for answer in answers if isinstance(answer, Answer)] == (
                 [Status.OK] * 5 + [Status.RESOURCE_LIMIT_EXCEEDED] * 15
             )
-            assert len(relay.service.reservations) == 1
+            assert relay.service.reservations.held(trio.current_time()) == 1
             async with hidden_host(relay.address) as hidden:
                 assert hidden.client.addresses
 

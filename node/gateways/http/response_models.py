@@ -460,6 +460,7 @@ class NodeView(_Response):
     """In milliseconds since the epoch."""
     started_at_iso: str
     relays: tuple[RelayView, ...] = ()
+    """Those that it is to be reached through."""
 
     @classmethod
     def of(cls, info: NodeInfo) -> Self:

@@ -30,6 +30,9 @@ open, which many close after some minutes."""
 SHORTEST_RENEWAL_S: Final = 5.0
 """A relay that gives reservations for less, or whose clock is behind, is not asked more often."""
 
+SETTLED_S: Final = 5.0
+"""A reservation that is lost sooner counts as one that was not made: else it would be made and lost all the time."""
+
 QUESTION_S: Final = 5.0
 """How long a relay may take to say who comes."""
 
@@ -111,11 +114,14 @@ class RelayClient:
     async def _keep(self, relay_id: PeerId, state: _State) -> None:
         failures = 0
         while True:
+            since = trio.current_time()
             try:
                 await self._stay(relay_id, state)
             except CircuitFailed as error:
-                failures = 1 if state.reserved else failures + 1
-                _log.warning("no reservation at a relay", relay=relay_id, reason=error.message, remedy=error.remedy)
+                settled = state.reserved and trio.current_time() - since >= SETTLED_S
+                failures = 1 if settled else failures + 1
+                if error.message != state.error:
+                    _log.warning("no reservation at a relay", relay=relay_id, reason=error.message, remedy=error.remedy)
                 state.error = error.message
             finally:
                 self._set_reserved(state, reserved=False)
@@ -131,9 +137,9 @@ class RelayClient:
                 expires_at = await self._reserve(relay_id, connection)
                 if not state.reserved:
                     _log.info("others reach this node through a relay", relay=relay_id)
-                state.error = ""
-                self._set_reserved(state, reserved=True)
-                state.tried.set()
+                    state.error = ""
+                    self._set_reserved(state, reserved=True)
+                    state.tried.set()
                 with trio.move_on_after(renewal_in_s(expires_at, self._epoch_s())):
                     await carrier.event_closed.wait()
         raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, "the connection with it has ended")
@@ -159,30 +165,31 @@ class RelayClient:
         """Take in a visitor that a relay announces, and return when it has gone."""
         relay_id = PeerId(str(stream.muxed_conn.peer_id))
         state = self._states.get(relay_id)
+        is_ours = state is not None and state.reserved and not hardened(stream.muxed_conn).relay_id
         async with cancellable(stream) as circuit:
-            if state is None or not state.reserved or hardened(stream.muxed_conn).relay_id:
-                await circuit.send_all(encode_stop(Answer(Status.PERMISSION_DENIED)))
+            try:
+                visitor = await _announced(circuit, relay_id, may_announce=is_ours)
+            except (trio.TooSlowError, trio.BrokenResourceError) as error:
+                _log.info("a relay announced nobody", relay=relay_id, reason=type(error).__name__)
                 return
-            visitor = await _announced(circuit, relay_id)
             if visitor is not None:
                 await self._swarm.accept_circuit(circuit, ID.from_string(relay_id), ID.from_string(visitor))
 
 
-async def _announced(circuit: CancellableStream, relay_id: PeerId) -> PeerId | None:
-    """Return who is at the other end by the word of a relay, when it says so, and tell it that this is well."""
-    try:
-        with trio.fail_after(QUESTION_S):
-            question = decode_stop(await receive_body(circuit))
-            if isinstance(question, Connect):
-                await circuit.send_all(encode_stop(Answer(Status.OK)))
-                return question.peer_id
-            await circuit.send_all(encode_stop(Answer(Status.UNEXPECTED_MESSAGE)))
-    except RemoteProtocolError as error:
-        _log.info("a relay sent what cannot be read", relay=relay_id, reason=error.message)
-        await circuit.send_all(encode_stop(Answer(Status.MALFORMED_MESSAGE)))
-    except (trio.TooSlowError, trio.BrokenResourceError) as error:
-        _log.info("a relay announced nobody", relay=relay_id, reason=type(error).__name__)
-    return None
+async def _announced(circuit: CancellableStream, relay_id: PeerId, *, may_announce: bool) -> PeerId | None:
+    """Return who is at the other end by the word of a relay, when that is well, and tell it so, or why not."""
+    status, visitor = Status.PERMISSION_DENIED, None
+    if may_announce:
+        try:
+            with trio.fail_after(QUESTION_S):
+                question = decode_stop(await receive_body(circuit))
+            visitor = question.peer_id if isinstance(question, Connect) else None
+            status = Status.OK if visitor is not None else Status.UNEXPECTED_MESSAGE
+        except RemoteProtocolError as error:
+            _log.info("a relay sent what cannot be read", relay=relay_id, reason=error.message)
+            status = Status.MALFORMED_MESSAGE
+    await circuit.send_all(encode_stop(Answer(status)))
+    return visitor
 
 
 def renewal_in_s(expires_at: int | None, now_s: float) -> float:

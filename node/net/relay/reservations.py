@@ -66,8 +66,9 @@ class Reservations(Generic[Line]):
         self._circuits: Counter[PeerId] = Counter()
         self._requests = Allowances(limits.requests)
 
-    def __len__(self) -> int:
-        return len(self._reservations)
+    def held(self, now: float) -> int:
+        """How many peers have a reservation; `now` is in seconds, here and below."""
+        return sum(self._holds(kept, now) for kept in self._reservations.values())
 
     @property
     def circuits(self) -> int:
@@ -75,7 +76,7 @@ class Reservations(Generic[Line]):
         return self._circuits.total() // 2
 
     def may_ask(self, peer_id: PeerId, now: float) -> bool:
-        """Whether a peer may ask for something now, for once; `now` is in seconds, here and below."""
+        """Whether a peer may ask for something now, for once."""
         self._requests.forget_idle(now)
         return bool(self._requests.take(peer_id, 1, now))
 

@@ -91,14 +91,19 @@ class RelayService:
             raise TypeError("the stream is not one of a host")
         async with cancellable(stream) as visitor:
             try:
-                with trio.fail_after(QUESTION_S):
-                    question = decode_hop(await receive_body(visitor))
-                await self._take(visitor, connection, question)
-            except RemoteProtocolError as error:
-                _log.info("a peer sent a relay what it cannot read", peer_id=_peer(connection), reason=error.message)
-                await _answer(visitor, Status.MALFORMED_MESSAGE)
+                await self._serve(visitor, connection)
             except (trio.TooSlowError, trio.BrokenResourceError) as error:
-                _log.info("a peer asked a relay for nothing", peer_id=_peer(connection), reason=type(error).__name__)
+                _log.info("a peer went without an answer", peer_id=_peer(connection), reason=type(error).__name__)
+
+    async def _serve(self, visitor: CancellableStream, connection: INetConn) -> None:
+        try:
+            with trio.fail_after(QUESTION_S):
+                question = decode_hop(await receive_body(visitor))
+        except RemoteProtocolError as error:
+            _log.info("a peer sent a relay what it cannot read", peer_id=_peer(connection), reason=error.message)
+            await _answer(visitor, Status.MALFORMED_MESSAGE)
+        else:
+            await self._take(visitor, connection, question)
 
     async def _take(self, visitor: CancellableStream, connection: INetConn, question: Message) -> None:
         peer_id, now = _peer(connection), trio.current_time()
@@ -117,11 +122,13 @@ class RelayService:
         if self._users and peer_id not in self._users:
             _log.info("no reservation for a peer", peer_id=peer_id, reason="it is none of those that may have one")
             return Answer(Status.PERMISSION_DENIED)
-        carrier = hardened(connection.muxed_conn)
+        carrier, known = hardened(connection.muxed_conn), self.reservations.line(peer_id, now) is not None
         reason = self.reservations.reserve(peer_id, connection, _place(carrier), now)
         if reason:
             _log.warning("no reservation for a peer", peer_id=peer_id, reason=reason)
             return Answer(Status.RESERVATION_REFUSED)
+        if not known:
+            _log.info("a peer is reached through this node", peer_id=peer_id)
         carrier.promised_until = now + self._limits.reservation_s
         return Answer(
             Status.OK,

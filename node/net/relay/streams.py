@@ -116,16 +116,18 @@ class CancellableStream(trio.abc.HalfCloseableStream):
         await self._written.wait()
         await self._read_out.wait()
 
-    async def _end_after(self, event: trio.Event) -> None:
-        await event.wait()
-        self.end()
+    async def _end_after(self, connection_closed: trio.Event) -> None:
+        await connection_closed.wait()
+        self._keep.close()
+        self._take.close()
+        self._closing.set()
 
     async def _read(self) -> None:
         try:
             async with self._keep:
                 while data := await self._stream.read(CHUNK_BYTES):
                     await self._keep_unless_closed(data)
-        except BaseLibp2pError as error:
+        except (BaseLibp2pError, trio.ClosedResourceError) as error:
             _log.debug("a stream ended", reason=type(error).__name__)
         self._read_out.set()
 
@@ -141,7 +143,7 @@ class CancellableStream(trio.abc.HalfCloseableStream):
                 async for data in self._take:
                     await self._stream.write(data)
             await self._stream.close()
-        except BaseLibp2pError as error:
+        except (BaseLibp2pError, trio.ClosedResourceError) as error:
             _log.debug("a stream broke", reason=type(error).__name__)
         self._written.set()
 

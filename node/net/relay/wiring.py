@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
+from libp2p.abc import INetConn
 
 from node.net.host import HardenedHost
 from node.net.relay.client import RelayClient
 from node.net.relay.messages import HOP, STOP
+from node.net.relay.reservations import Reservations
 from node.net.relay.roles import Relaying
 from node.net.relay.service import RelayService
 from protocol import PeerId
@@ -20,11 +22,20 @@ FIRST_TRY_S: Final = 2.0
 """How long a node that starts waits for its relays, so that it can say at once where it is reached."""
 
 
-def serve_as_relay(host: HardenedHost, relaying: Relaying, addresses: Callable[[], Sequence[str]]) -> None:
-    """Let peers be reached through a host; `addresses` tells where it is reached itself, with its peer id."""
+def serve_as_relay(
+    host: HardenedHost, relaying: Relaying, addresses: Callable[[], Sequence[str]]
+) -> Reservations[INetConn]:
+    """Let peers be reached through a host, and return what it does for them at any time.
+
+    Args:
+        host: of the node.
+        relaying: who may.
+        addresses: tells where the host is reached itself, with its peer id.
+    """
     nursery, own_id = host.get_network().nursery, PeerId(str(host.get_id()))
     service = RelayService(host, nursery, own_id, addresses, users=relaying.users, epoch_s=time.time)
     host.set_stream_handler(HOP, service.serve)
+    return service.reservations
 
 
 async def be_reached_through_relays(

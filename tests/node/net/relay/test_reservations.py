@@ -31,7 +31,7 @@ def test_a_reservation_holds_until_its_end_unless_it_is_renewed() -> None:
     assert table.line(B, 99.0) == "first"
     assert table.reserve(B, "second", "", 99.0) == ""
     assert (table.line(B, 198.0), table.line(B, 199.0), table.line(A, 0.0)) == ("second", None, None)
-    assert len(table) == 1
+    assert (table.held(198.0), table.held(199.0)) == (1, 0)
 
 
 def test_a_reservation_ends_with_its_line() -> None:
@@ -41,7 +41,7 @@ def test_a_reservation_ends_with_its_line() -> None:
         assert table.reserve(peer_id, "cut", "", 0.0) == ""
     assert table.line(A, 1.0) is None
     assert table.reserve(D, "good", "", 1.0) == ""
-    assert len(table) == 1
+    assert table.held(1.0) == 1
 
 
 def test_there_are_so_many_reservations_and_no_more() -> None:

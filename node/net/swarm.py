@@ -106,8 +106,10 @@ class HardenedSwarm(Swarm):
         limits: how many connections.
 
     Attributes:
-        open_circuit: how a peer behind a relay is reached; None when none can be.
+        open_circuit: how a peer behind a relay is reached; the host says so.
     """
+
+    open_circuit: OpenCircuit
 
     def __init__(self, peer_id: ID, peerstore: PeerStore, upgrader: HardenedUpgrader, limits: ConnectionLimits) -> None:
         config = ConnectionConfig(
@@ -125,7 +127,6 @@ class HardenedSwarm(Swarm):
         self._handshakes: dict[Visit, trio.CancelScope] = {}
         self._registering: Counter[ID] = Counter()
         self._dials: dict[tuple[ID, bool], trio.Event] = {}
-        self.open_circuit: OpenCircuit | None = None
 
     async def listen(self, *multiaddrs: Multiaddr) -> bool:
         """Listen on all of the addresses.
@@ -328,8 +329,6 @@ class HardenedSwarm(Swarm):
         if not endpoint.relay_id:
             with trio.fail_after(CONNECT_S):
                 return await open_tcp(endpoint)
-        if self.open_circuit is None:
-            raise SwarmException("this host reaches nobody through a relay")
         return await self.open_circuit(endpoint)
 
     async def _outbound_stream(self, transport: trio.abc.Stream, endpoint: Endpoint) -> ByteStream:

@@ -78,10 +78,8 @@ async def relay_host(
 ) -> AsyncIterator[Relay]:
     """A relay."""
     async with open_host(HostConfig(key_pair=key_pair or create_new_key_pair(), listen=(listen,))) as host:
-        nursery, own_id = host.get_network().nursery, PeerId(str(host.get_id()))
-        service = RelayService(
-            host, nursery, own_id, lambda: [address_of(host)], users=users, epoch_s=time.time, limits=limits
-        )
+        nursery = host.get_network().nursery
+        service = RelayService(host, nursery, lambda: [address_of(host)], users=users, epoch_s=time.time, limits=limits)
         host.set_stream_handler(HOP, service.serve)
         yield Relay(host, service)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -54,9 +55,10 @@ def known(node: Node, peer_id: PeerId) -> PeerInfo:
     return next(info for info in node.peers() if info.peer_id == peer_id)
 
 
-async def test_a_task_is_done_by_a_node_that_nobody_can_dial() -> None:
-    """It is asked for by the address of the worker, in both directions; both ends know through whom."""
-    async with open_node(RELAY) as relay, open_node(hidden(relay.addresses[0])) as works, open_node(NOWHERE) as asks:
+async def test_a_task_is_done_by_a_node_that_nobody_can_dial(tmp_path: Path) -> None:
+    """It is asked for by the address of the worker, in both directions; all three know through whom."""
+    measured = NodeConfig(relay_service=True, data=tmp_path / "relay")
+    async with open_node(measured) as relay, open_node(hidden(relay.addresses[0])) as works, open_node(NOWHERE) as asks:
         (address,) = works.addresses
         assert address == f"{relay.addresses[0]}/p2p-circuit/p2p/{works.peer_id}"
         with trio.fail_after(LIMIT_S):
@@ -68,6 +70,8 @@ async def test_a_task_is_done_by_a_node_that_nobody_can_dial() -> None:
         assert not [info for info in relay.peers() if info.connected]
         (own,) = works.info().relays
         assert (own.peer_id, own.reserved, own.last_error) == (relay.peer_id, True, "")
+        for line in ("peertask_relay_reservations 1.0", "peertask_relay_circuits 1.0"):
+            assert line in relay.metrics()
 
 
 async def test_a_relay_that_goes_away_and_comes_back_costs_time_only() -> None:

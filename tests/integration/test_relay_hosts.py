@@ -405,6 +405,25 @@ async def test_a_relay_that_answers_what_it_should_not_is_told_apart_from_the_pe
         assert error.trouble is CircuitTrouble.RELAY_BROKEN
 
 
+async def babble(stream: INetStream) -> None:
+    """Send what is no text where a protocol is to be named."""
+    await stream.write(b"\x05\xff\xfe\xff\xff\n")
+    await stream.close()
+
+
+async def test_whoever_cannot_even_agree_on_a_protocol_does_no_harm() -> None:
+    """A relay to those who ask it, nor a host to the relay that it asked."""
+    async with server() as liar, hidden_host(address_of(liar)) as plain, open_host(config()) as visitor:
+        liar.get_network().set_stream_handler(babble)
+        error = await refusal(visitor, plain.address_at(address_of(liar)))
+        assert error.trouble is CircuitTrouble.RELAY_BROKEN
+        async with hidden_host(address_of(liar)) as hidden:
+            assert "ended the conversation" in hidden.client.relays[0].last_error
+    async with relay_host() as relay, hidden_host(relay.address) as hidden, open_host(config()) as visitor:
+        hidden.host.get_network().set_stream_handler(babble)
+        assert (await refusal(visitor, hidden.client.addresses[0])).trouble is CircuitTrouble.PEER_SILENT
+
+
 class Announcer:
     """A relay that does as it likes with the hosts that have a reservation.
 

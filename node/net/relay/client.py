@@ -123,7 +123,6 @@ class RelayClient:
                 if error.message != state.error:
                     _log.warning("no reservation at a relay", relay=relay_id, reason=error.message, remedy=error.remedy)
                 state.error = error.message
-            finally:
                 self._set_reserved(state, reserved=False)
                 state.tried.set()
             await trio.sleep(self._rng.uniform(0, longest_pause_s(failures)))
@@ -151,7 +150,7 @@ class RelayClient:
             if error.trouble is CircuitTrouble.RELAY_UNREACHABLE:  # frozen: nothing goes over this connection any more
                 await hardened(connection.muxed_conn).abort()
             raise
-        await stream.aclose()
+        stream.end()
         return answer.expires_at
 
     def _set_reserved(self, state: _State, *, reserved: bool) -> None:
@@ -164,8 +163,7 @@ class RelayClient:
     async def accept(self, stream: INetStream) -> None:
         """Take in a visitor that a relay announces, and return when it has gone."""
         relay_id = PeerId(str(stream.muxed_conn.peer_id))
-        state = self._states.get(relay_id)
-        is_ours = state is not None and state.reserved and not hardened(stream.muxed_conn).relay_id
+        is_ours = relay_id in self._states and not hardened(stream.muxed_conn).relay_id
         async with cancellable(stream) as circuit:
             try:
                 visitor = await _announced(circuit, relay_id, may_announce=is_ours)

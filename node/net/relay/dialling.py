@@ -7,7 +7,6 @@ from typing import Final
 
 import trio
 from libp2p.abc import INetConn
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
@@ -79,19 +78,18 @@ async def ask_relay(
                 answer = await _exchange(stream, question)
                 _require_ok(answer, relay_id)
             except BaseException:
-                await trio.aclose_forcefully(stream)
+                stream.end()
                 raise
+    except CircuitFailed:
+        raise
     except trio.TooSlowError:
-        raise circuit_failed(
-            relay_id, CircuitTrouble.RELAY_UNREACHABLE, f"it has said nothing for {ANSWER_S:.0f} s"
-        ) from None
-    except (RemoteProtocolError, trio.BrokenResourceError) as error:
-        raise circuit_failed(relay_id, CircuitTrouble.RELAY_BROKEN, str(error)) from error
-    except BaseLibp2pError as error:
+        detail = f"it has said nothing for {ANSWER_S:.0f} s"
+        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, detail) from None
+    except Exception as error:  # libp2p raises what it likes at what a relay sends
         refusal = error.__cause__
-        speaks = not (isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal))
-        trouble = CircuitTrouble.RELAY_BROKEN if speaks else CircuitTrouble.NO_RELAY
-        raise circuit_failed(relay_id, trouble, str(refusal or error) if speaks else "") from error
+        if isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal):
+            raise circuit_failed(relay_id, CircuitTrouble.NO_RELAY) from error
+        raise circuit_failed(relay_id, CircuitTrouble.RELAY_BROKEN, str(refusal or error)) from error
     return stream, answer
 
 

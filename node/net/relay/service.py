@@ -13,7 +13,6 @@ from typing import Final
 import structlog
 import trio
 from libp2p.abc import INetConn, INetStream
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.stream.net_stream import NetStream
 
 from node.coordination.reach import Reach, reach_of
@@ -57,7 +56,6 @@ class RelayService:
     Args:
         opener: opens streams to those who have a reservation.
         nursery: where these streams run.
-        own_id: this node.
         addresses: where it is reached, with its peer id.
         users: who may be reached through it; everybody when there is none.
         epoch_s: the time, in seconds since the epoch.
@@ -68,7 +66,6 @@ class RelayService:
         self,
         opener: Opener,
         nursery: trio.Nursery,
-        own_id: PeerId,
         addresses: Callable[[], Sequence[str]],
         *,
         users: frozenset[PeerId],
@@ -77,7 +74,6 @@ class RelayService:
     ) -> None:
         self._opener = opener
         self._nursery = nursery
-        self._own_id = own_id
         self._addresses = addresses
         self._users = users
         self._epoch_s = epoch_s
@@ -125,7 +121,7 @@ class RelayService:
         carrier, known = hardened(connection.muxed_conn), self.reservations.line(peer_id, now) is not None
         reason = self.reservations.reserve(peer_id, connection, _place(carrier), now)
         if reason:
-            _log.warning("no reservation for a peer", peer_id=peer_id, reason=reason)
+            _log.info("no reservation for a peer", peer_id=peer_id, reason=reason)
             return Answer(Status.RESERVATION_REFUSED)
         if not known:
             _log.info("a peer is reached through this node", peer_id=peer_id)
@@ -143,7 +139,7 @@ class RelayService:
         elif line is None:
             await _answer(visitor, Status.NO_RESERVATION)
         elif not self.reservations.open_circuit(peer_id, wanted):
-            _log.warning("no circuit for a peer", peer_id=peer_id, wanted=wanted, reason="there are too many")
+            _log.info("no circuit for a peer", peer_id=peer_id, wanted=wanted, reason="there are too many")
             await _answer(visitor, Status.RESOURCE_LIMIT_EXCEEDED)
         else:
             try:
@@ -160,27 +156,26 @@ class RelayService:
             await _answer(visitor, Status.OK)
             await Circuit(visitor, host).run()
         finally:
-            with trio.CancelScope(shield=True):
-                await host.aclose()
+            host.end()
 
     async def _knock(self, line: INetConn, visitor: PeerId, wanted: PeerId) -> CancellableStream | None:
         """Open a stream to a peer with a reservation, and return it when the peer takes the visitor."""
-        reason = ""
         try:
             with trio.fail_after(STOP_S):
                 stream = await open_stream(self._opener, self._nursery, line, STOP)
                 try:
                     await stream.send_all(encode_stop(Connect(visitor)))
                     answer = decode_stop(await receive_body(stream))
-                    if answer == Answer(Status.OK):
-                        return stream
-                    reason = f"it answers {answer}"
                 except BaseException:
-                    await trio.aclose_forcefully(stream)
+                    stream.end()
                     raise
-                await stream.aclose()
-        except (trio.TooSlowError, trio.BrokenResourceError, RemoteProtocolError, BaseLibp2pError) as error:
+        except Exception as error:  # noqa: BLE001 - libp2p raises what it likes at what a peer sends
             reason = str(error) or type(error).__name__
+        else:
+            if answer == Answer(Status.OK):
+                return stream
+            stream.end()
+            reason = f"it answers {answer}"
         _log.info("a peer behind this relay does not take a visitor", peer_id=wanted, visitor=visitor, reason=reason)
         return None
 

@@ -16,7 +16,6 @@ from node.net.relay.messages import HOP, STOP
 from node.net.relay.reservations import Reservations
 from node.net.relay.roles import Relaying
 from node.net.relay.service import RelayService
-from protocol import PeerId
 
 FIRST_TRY_S: Final = 2.0
 """How long a node that starts waits for its relays, so that it can say at once where it is reached."""
@@ -32,8 +31,8 @@ def serve_as_relay(
         relaying: who may.
         addresses: tells where the host is reached itself, with its peer id.
     """
-    nursery, own_id = host.get_network().nursery, PeerId(str(host.get_id()))
-    service = RelayService(host, nursery, own_id, addresses, users=relaying.users, epoch_s=time.time)
+    nursery = host.get_network().nursery
+    service = RelayService(host, nursery, addresses, users=relaying.users, epoch_s=time.time)
     host.set_stream_handler(HOP, service.serve)
     return service.reservations
 

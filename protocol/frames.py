@@ -326,7 +326,7 @@ class Peers:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Asks to be told of to whoever asks with Discover, by what the sender's Hello says of it; answered by Registered.
+    """Asks to be told of to whoever asks with Discover, by what the sender last said of itself; answered by Registered.
 
     The registration outlives the session. Another one replaces it.
 

@@ -230,7 +230,7 @@ class Node(OwnTasks):
             agent=self._network.agent,
             advert=self._advert_for(self.peer_id),
             started_at=self._started_at,
-            relays=self._network.relays,
+            relays=self._network.relays.infos,
         )
 
     def health(self) -> Health:
@@ -259,9 +259,9 @@ class Node(OwnTasks):
         self._metrics.gauge("agents", "Outside workers that are there.", lambda: len(self.work.active_agents()))
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
         if self.config.relay_service:
-            network = self._network
-            self._metrics.gauge("relay_reservations", "Peers reached through here.", lambda: network.reservations_here)
-            self._metrics.gauge("relay_circuits", "Connections relayed here.", lambda: network.circuits_here)
+            relays = self._network.relays
+            self._metrics.gauge("relay_reservations", "Peers reached through here.", lambda: relays.reservations)
+            self._metrics.gauge("relay_circuits", "Connections relayed here.", lambda: relays.circuits)
 
     def note(self, fact: str, **fields: Any) -> None:
         """Add an entry to the audit log that is no fact of a task, when this node keeps one; see `AuditLog.note`."""

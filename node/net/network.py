@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import structlog
 import trio
@@ -17,7 +17,7 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from node.background import open_background
-from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource, RelayInfo
+from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource
 from node.net.address_book import AddressBook
 from node.net.addresses import is_peer_id, parse_endpoint, parse_peer_id, reachable_endpoints
 from node.net.dialing import longest_pause_s
@@ -25,12 +25,11 @@ from node.net.errors import PeerUnreachable, SelfDial
 from node.net.finder import Finding, PeerFinder
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
 from node.net.muxer import hardened
-from node.net.relay.roles import Relaying
+from node.net.relay.roles import Relaying, RelayRoles
 from node.net.session import Initiator, Pulse, Session, SessionOwner
 from protocol import (
     ADDRESSEE,
     DEFAULT_LIMITS,
-    MAX_ADDRESSES,
     PROTOCOL_ID,
     ErrorCode,
     Frame,
@@ -43,10 +42,6 @@ from protocol import (
     PeertaskError,
     Role,
 )
-
-if TYPE_CHECKING:
-    from node.net.relay.client import RelayClient
-    from node.net.relay.reservations import Reservations
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +70,7 @@ class PeerNetwork(Network, SessionOwner):
 
     Attributes:
         agent: this program and its version, as told to peers.
+        relays: what this node is to relays.
     """
 
     def __init__(
@@ -109,9 +105,7 @@ class PeerNetwork(Network, SessionOwner):
         self._routes: dict[type[Frame], ChannelHandler] = {}
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
         self._addresses: tuple[str, ...] = ()
-        self._relaying = relaying or Relaying()
-        self._relayed: RelayClient | None = None
-        self._relayed_here: Reservations[INetConn] | None = None
+        self.relays = RelayRoles(relaying or Relaying())
 
     def __repr__(self) -> str:
         return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} streams={len(self._all)}>"
@@ -131,28 +125,18 @@ class PeerNetwork(Network, SessionOwner):
             nursery.start_soon(self._tidy_connections, host)
             nursery.start_soon(self._finder.run)
             host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
-            await self._take_relay_roles(host, nursery)
+            await self.relays.take(host, nursery, self._addresses, self._has_moved, self._rng)
             for peer_id, entry in self._book:
                 if entry.kept:
                     self._start_keeper(peer_id)
             try:
                 yield
             finally:
-                self._nursery = self._host = self._relayed = None
+                self._nursery = self._host = None
                 self._addresses = ()
+                self.relays.leave()
                 with trio.CancelScope(shield=True):
                     await self._say_goodbye()
-
-    async def _take_relay_roles(self, host: HardenedHost, nursery: trio.Nursery) -> None:
-        if not (self._relaying.service or self._relaying.relays):
-            return
-        from node.net.relay import wiring  # noqa: PLC0415 - few nodes need it
-
-        if self._relaying.service:
-            self._relayed_here = wiring.serve_as_relay(host, self._relaying, lambda: self._addresses)
-        if self._relaying.relays:
-            relays = self._relaying.relays
-            self._relayed = await wiring.be_reached_through_relays(host, relays, nursery, self._has_moved, self._rng)
 
     async def _say_goodbye(self) -> None:
         for scope in self._keepers.values():
@@ -185,26 +169,11 @@ class PeerNetwork(Network, SessionOwner):
 
         Those through a relay come last, and only while the relay has a reservation of this node.
         """
-        return self._addresses if self._relayed is None else self._addresses + self._relayed.addresses
-
-    @property
-    def relays(self) -> tuple[RelayInfo, ...]:
-        """The relays that this node is to be reached through."""
-        return () if self._relayed is None else self._relayed.relays
-
-    @property
-    def reservations_here(self) -> int:
-        """How many peers others reach through this node."""
-        return 0 if self._relayed_here is None else self._relayed_here.held(trio.current_time())
-
-    @property
-    def circuits_here(self) -> int:
-        """How many connections between others this node carries."""
-        return 0 if self._relayed_here is None else self._relayed_here.circuits
+        return self._addresses + self.relays.addresses
 
     def _has_moved(self) -> None:
         """Tell peers where this node can be dialled now."""
-        self._offer(self.addresses[:MAX_ADDRESSES])
+        self._offer(self.relays.told(self._addresses))
         self._finder.register_again()
         self._tell_change()
 
@@ -434,7 +403,7 @@ class PeerNetwork(Network, SessionOwner):
             advert=self._advert(peer_id),
             limits=self._limits,
             instance=self._instance,
-            addresses=self.addresses[:MAX_ADDRESSES],
+            addresses=self.relays.told(self._addresses),
             peers=self._finder.finding.share,
             rendezvous=self._finder.finding.rendezvous,
             time=self._clock.now() if self._clock is not None else None,

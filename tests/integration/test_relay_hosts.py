@@ -39,7 +39,6 @@ from node.net.relay.messages import (
     encode_stop,
 )
 from node.net.relay.reservations import RelayLimits
-from node.net.relay.roles import Relaying
 from node.net.relay.streams import cancellable, open_stream, receive_body
 from node.net.relay.wiring import serve_as_relay
 from node.net.streams import ByteStream
@@ -571,7 +570,7 @@ async def test_nothing_is_relayed_for_whoever_comes_through_a_relay() -> None:
         hidden_host() as wanted,
         open_host(config()) as visitor,
     ):
-        serve_as_relay(hidden.host, Relaying(service=True), list)
+        serve_as_relay(hidden.host, frozenset(), list)
         connection = await dial(visitor, hidden.client.addresses)
         nursery = visitor.get_network().nursery
         for question in (Reserve(), Connect(PeerId(str(wanted.peer_id)))):

@@ -14,25 +14,25 @@ from node.net.host import HardenedHost
 from node.net.relay.client import RelayClient
 from node.net.relay.messages import HOP, STOP
 from node.net.relay.reservations import Reservations
-from node.net.relay.roles import Relaying
 from node.net.relay.service import RelayService
+from protocol import PeerId
 
 FIRST_TRY_S: Final = 2.0
 """How long a node that starts waits for its relays, so that it can say at once where it is reached."""
 
 
 def serve_as_relay(
-    host: HardenedHost, relaying: Relaying, addresses: Callable[[], Sequence[str]]
+    host: HardenedHost, users: frozenset[PeerId], addresses: Callable[[], Sequence[str]]
 ) -> Reservations[INetConn]:
     """Let peers be reached through a host, and return what it does for them at any time.
 
     Args:
         host: of the node.
-        relaying: who may.
+        users: who may; everybody when there is none.
         addresses: tells where the host is reached itself, with its peer id.
     """
     nursery = host.get_network().nursery
-    service = RelayService(host, nursery, addresses, users=relaying.users, epoch_s=time.time)
+    service = RelayService(host, nursery, addresses, users=users, epoch_s=time.time)
     host.set_stream_handler(HOP, service.serve)
     return service.reservations
 

@@ -36,6 +36,7 @@ from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity
 from node.net.network import PeerNetwork
+from node.net.relay.roles import Relaying
 from node.net.session import Pulse
 from node.net.signing import signer, verify
 from node.own_tasks import OwnTasks
@@ -85,6 +86,7 @@ class Node(OwnTasks):
             pulse=Pulse(config.heartbeat_ms / 1000, config.silence_ms / 1000),
             finding=Finding(config.share_peers, config.rendezvous, points=peers_at(config.rendezvous_at)),
             clock=self._clock,
+            relaying=Relaying(config.relay_service, frozenset(config.relay_for), config.relays),
         )
         self.peer_id = self._network.peer_id
         storage = Storage(store) if store is not None else storage_of(config, self.peer_id)
@@ -228,6 +230,7 @@ class Node(OwnTasks):
             agent=self._network.agent,
             advert=self._advert_for(self.peer_id),
             started_at=self._started_at,
+            relays=self._network.relays.infos,
         )
 
     def health(self) -> Health:
@@ -255,6 +258,10 @@ class Node(OwnTasks):
         self._metrics.gauge("executing", "Attempts that run, here and at peers.", lambda: self._dispatcher.executing)
         self._metrics.gauge("agents", "Outside workers that are there.", lambda: len(self.work.active_agents()))
         self._metrics.gauge("connected_peers", "Open sessions.", lambda: len(self._network.channels()))
+        if self.config.relay_service:
+            relays = self._network.relays
+            self._metrics.gauge("relay_reservations", "Peers reached through here.", lambda: relays.reservations)
+            self._metrics.gauge("relay_circuits", "Connections relayed here.", lambda: relays.circuits)
 
     def note(self, fact: str, **fields: Any) -> None:
         """Add an entry to the audit log that is no fact of a task, when this node keeps one; see `AuditLog.note`."""

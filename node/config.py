@@ -163,6 +163,13 @@ class _Settings(BaseModel):
     rendezvous_at: tuple[PeerAddress, ...] = ()
     """Nodes that offer rendezvous, as multiaddresses with `/p2p/ID`: this node stays connected to them, registers, and
     asks who else has."""
+    relays: tuple[PeerAddress, ...] = ()
+    """Relays, as multiaddresses with `/p2p/ID`: this node stays connected to them, and others reach it through them, as
+    a node behind NAT needs it."""
+    relay_service: bool = False
+    """Whether peers that nobody can dial may be reached through this node."""
+    relay_for: tuple[PeerId, ...] = ()
+    """The only peers that may be reached through this node, when it serves as a relay; empty for all that ask."""
     mdns: bool = False
     """Whether the node announces itself on the local network, and takes note of the nodes that are announced there."""
     mdns_interfaces: tuple[str, ...] = ()
@@ -259,6 +266,8 @@ class _Settings(BaseModel):
             raise ValueError(f"store is {self.store}, but there is no data folder to keep tasks in; set data")
         if self.http is not None and self.data is None:
             raise ValueError(f"http is {self.http}, but there is no data folder to keep the token in; set data")
+        if self.relay_for and not self.relay_service:
+            raise ValueError("relay_for names peers, but this node is no relay; set relay_service")
         if self.audit and self.data is None:
             raise ValueError("audit is on, but there is no data folder to keep the log in; set data")
         return self

@@ -60,6 +60,7 @@ _MAX_FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 FrameBytes = Annotated[int, Field(ge=MIN_LIMIT_BYTES, le=_MAX_FRAME_LIMIT_BYTES, strict=True)]
 Address = Annotated[str, Field(max_length=_MAX_ADDRESS_CHARS, strict=True)]
 Addresses = Annotated[tuple[Address, ...], Field(max_length=MAX_ADDRESSES), FailFast()]
+NewAddresses = Annotated[tuple[Address, ...] | None, Field(max_length=MAX_ADDRESSES), FailFast()]
 Versions = Annotated[tuple[Name, ...], Field(min_length=1, max_length=_MAX_VERSIONS), FailFast()]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -247,12 +248,14 @@ class Offer:
         personas: who it can act as.
         pull: whether it asks for work: the peer gives it tasks with Submit, never more than `slots` at a time, or
             answers with Decline.
+        addresses: where the sender can be dialled now; None when that has not changed.
     """
 
     slots: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
     kinds: Names = ()
     personas: Names = ()
     pull: Annotated[bool, Field(strict=True)] = False
+    addresses: NewAddresses = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +326,7 @@ class Peers:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Asks to be told of to whoever asks with Discover, by what the sender's Hello says of it; answered by Registered.
+    """Asks to be told of to whoever asks with Discover, by what the sender last said of itself; answered by Registered.
 
     The registration outlives the session. Another one replaces it.
 

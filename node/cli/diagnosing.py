@@ -23,6 +23,7 @@ from node.coordination.diagnosis import (
     Probe,
     explain_listening,
     explain_probe,
+    explain_relay,
     explain_state,
     explain_unreachable,
 )
@@ -79,8 +80,11 @@ class Doctor:
             text = "no node runs in the data folder: what is asked for now is whether peers can be reached from here"
             self._tell(Finding(Level.WARNING, "this node", text, "Start one with `peertask node`"))
             return
-        reaches = (reach_of_address(address) for address in node.addresses)
-        self._tell_all(explain_listening(reach for reach in reaches if reach is not None))
+        direct = (address for address in node.addresses if not parse_endpoint(address).relay_id)
+        reaches = filter(None, map(reach_of_address, direct))
+        self._tell_all(explain_listening(reaches, sum(relay.reserved for relay in node.relays)))
+        for relay in node.relays:
+            self._tell(explain_relay(relay.peer_id, reserved=relay.reserved, error=relay.last_error))
 
     async def _examine_peers(
         self, addresses: dict[str, tuple[str, ...]], peers: dict[str, PeerView], prober: Prober, need: Need
@@ -171,7 +175,7 @@ def _addresses_by_peer(
     """Return what to dial: the addresses of each peer that is meant."""
     if not targets:  # a visitor that is gone and left no address is no peer that anybody misses
         targets = [name for name, peer in peers.items() if peer.addresses or peer.connected]
-        targets += () if peers else config.peers + config.bootstrap + config.rendezvous_at
+        targets += () if peers else config.peers + config.bootstrap + config.rendezvous_at + config.relays
     found: dict[str, tuple[str, ...]] = {}
     for target in targets:
         if target.startswith("/"):

@@ -29,6 +29,13 @@ class Symptom(StrEnum):
     ITSELF = "itself"
     INCOMPATIBLE = "incompatible"
     NO_SESSION = "no session"
+    RELAY_UNREACHABLE = "relay unreachable"
+    NO_RELAY = "no relay"
+    NO_RESERVATION = "no reservation"
+    RELAY_REFUSES = "relay refuses"
+    RELAY_FULL = "relay full"
+    PEER_SILENT = "peer silent"
+    RELAY_BROKEN = "relay broken"
 
 
 class Level(StrEnum):
@@ -171,7 +178,49 @@ _MEANINGS: Final[Mapping[Symptom, _Words]] = {
         "the node answers, but no session came about",
         "The message says why; see the log of that node, and try again",
     ),
+    Symptom.RELAY_UNREACHABLE: _Words(
+        "the relay cannot be reached, so nobody behind it can",
+        "Let `peertask doctor` dial the relay itself, at what stands before /p2p-circuit; or use another relay",
+    ),
+    Symptom.NO_RELAY: _Words(
+        "the node there does not serve as a relay",
+        "Start that node with `peertask node --relay-service`, or use another relay",
+    ),
+    Symptom.NO_RESERVATION: _Words(
+        "that node has no reservation at this relay: is it running with --relay?",
+        "On that machine: start it with --relay and the address of this relay, and see what its log says about it",
+    ),
+    Symptom.RELAY_REFUSES: _Words(
+        "the relay refuses: it serves certain peers only, or none that come through a relay themselves",
+        "Ask its operator to add the peer that is to be reached with --relay-for, or use another relay",
+    ),
+    Symptom.RELAY_FULL: _Words(
+        "the relay has no room for more: neither reservations nor circuits, in all or from one peer or address",
+        "Try again later, or use another relay; any node can be one, with --relay-service",
+    ),
+    Symptom.PEER_SILENT: _Words(
+        "the relay has a reservation of that node, but does not get through to it",
+        "See that the node runs and that its network works; it is back at the relay within a minute when they do",
+    ),
+    Symptom.RELAY_BROKEN: _Words(
+        "the relay ended the conversation, or does not keep to its protocol",
+        "Try again, or use another relay",
+    ),
 }
+
+
+_AT_A_RELAY: Final = frozenset(
+    {
+        *(Symptom.RELAY_UNREACHABLE, Symptom.NO_RELAY, Symptom.NO_RESERVATION, Symptom.RELAY_REFUSES),
+        *(Symptom.RELAY_FULL, Symptom.PEER_SILENT, Symptom.RELAY_BROKEN),
+    }
+)
+"""Those that say nothing about the peer's own network."""
+
+
+def meaning_of(symptom: Symptom) -> tuple[str, str]:
+    """Return what a symptom other than `REACHED` usually means, and what to do about it."""
+    return _MEANINGS[symptom]
 
 
 def explain_probe(probe: Probe, need: Need) -> list[Finding]:
@@ -206,6 +255,9 @@ def explain_unreachable(peer: str, probes: Iterable[Probe]) -> list[Finding]:
         ]
     if any(probe.introduction for probe in probes):
         return []
+    probes = tuple(probe for probe in probes if probe.symptom not in _AT_A_RELAY)
+    if not probes:
+        return []
     if all(probe.reach is Reach.LOCAL for probe in probes):
         return [
             Finding(
@@ -223,16 +275,26 @@ def explain_unreachable(peer: str, probes: Iterable[Probe]) -> list[Finding]:
                 Level.PROBLEM,
                 peer,
                 "none of its addresses answers, and none refuses: it is off, or behind a firewall or NAT",
-                "Let that node connect to this one with --peer, or both to a third that is reachable",
+                "Let that node connect to this one with --peer, or be reached through a node that both reach: that one "
+                "with --relay-service, it with --relay",
             )
         ]
     return []
 
 
-def explain_listening(reaches: Iterable[Reach]) -> list[Finding]:
-    """Say who can dial a node that listens at addresses of these reaches."""
+def explain_listening(reaches: Iterable[Reach], relays: int = 0) -> list[Finding]:
+    """Say who can dial a node that listens at addresses of these reaches, and is reached through so many relays."""
     reaches = set(reaches)
     about = "this node"
+    if relays and Reach.PUBLIC not in reaches:
+        where = (
+            "nowhere"
+            if not reaches
+            else "for this machine only"
+            if reaches == {Reach.LOCAL}
+            else "in a private network"
+        )
+        return [Finding(Level.OK, about, f"it listens {where}, and is reached from elsewhere through {_count(relays)}")]
     if not reaches:
         return [
             Finding(
@@ -256,6 +318,20 @@ def explain_listening(reaches: Iterable[Reach]) -> list[Finding]:
     return [Finding(Level.OK, about, "it has a public address; whether a firewall lets others in only they can tell")]
 
 
+def explain_relay(relay_id: PeerId, *, reserved: bool, error: str) -> Finding:
+    """Say whether a running node is reached through a relay that it was told to use."""
+    about = f"relay {relay_id}"
+    if reserved:
+        return Finding(Level.OK, about, "this node has a reservation there: others reach it through that relay")
+    why = f": {error}" if error else " yet"
+    return Finding(
+        Level.PROBLEM,
+        about,
+        f"this node has no reservation there, so nobody reaches it through that relay{why}",
+        "It tries again within half a minute; let `peertask doctor` dial the address of the relay meanwhile",
+    )
+
+
 def explain_state(peer: str, *, connected: bool, reached: bool, last_error: str) -> list[Finding]:
     """Say what it means that a running node has a session with a peer or not, and that the dial now worked or not."""
     if connected and not reached:
@@ -272,6 +348,10 @@ def explain_state(peer: str, *, connected: bool, reached: bool, last_error: str)
             )
         ]
     return []
+
+
+def _count(relays: int) -> str:
+    return "a relay" if relays == 1 else f"{relays} relays"
 
 
 def _clock(probe: Probe, peer: Introduction) -> Finding | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from node.interfaces.clock import Clock
 from node.interfaces.execution import Delegate, Delegation, Execution, Executor, Outcome, Output, Receipted
-from node.interfaces.network import Channel, ChannelHandler, Discovery, Network, PeerInfo, PeerSource
+from node.interfaces.network import Channel, ChannelHandler, Discovery, Network, PeerInfo, PeerSource, RelayInfo
 from node.interfaces.planning import (
     AGENT_KIND,
     AgentInfo,
@@ -44,6 +44,7 @@ __all__ = [
     "PeerSource",
     "Receipted",
     "Refused",
+    "RelayInfo",
     "Store",
     "TaskCoordinationService",
     "TaskFilter",

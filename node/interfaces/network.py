@@ -91,6 +91,7 @@ class PeerInfo:
         hearsay: whether everything above was told by others: nothing is known from itself or from the operator.
         clock_offset_ms: how far its clock was ahead of this node's when the session began, give or take the time that
             a message takes; None when it did not say.
+        relay: the peer that passes the session on; None when there is none, or it goes straight to the peer.
     """
 
     peer_id: PeerId
@@ -104,6 +105,22 @@ class PeerInfo:
     via: tuple[PeerId, ...] = ()
     hearsay: bool = False
     clock_offset_ms: int | None = None
+    relay: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayInfo:
+    """How it stands with a relay that a node is to be reached through.
+
+    Attributes:
+        peer_id: the relay.
+        reserved: whether others can reach the node through it.
+        last_error: why not, in words; empty when they can, or it was not tried yet.
+    """
+
+    peer_id: PeerId
+    reserved: bool
+    last_error: str = ""
 
 
 class Network(ABC):

@@ -1,4 +1,9 @@
-"""Multiaddresses that a node can dial or listen on: /ip4, /ip6 or /dns, then /tcp, optionally /ws, optionally /p2p."""
+"""Multiaddresses that a node can dial or listen on: /ip4, /ip6 or /dns, then /tcp, optionally /ws, optionally /p2p.
+
+That of a peer behind a relay is the relay's, with its /p2p, then /p2p-circuit and the peer's own /p2p.
+"""
+
+from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
@@ -12,6 +17,8 @@ from node.net.errors import InvalidAddress
 
 _HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 _SHAPES = {("tcp",): False, ("tcp", "ws"): True}
+
+_CIRCUIT = "/p2p-circuit"
 
 _WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}  # noqa: S104 - recognised here, not bound
 
@@ -36,6 +43,7 @@ class Endpoint:
         port: a TCP port; 0 lets the operating system choose one (listening only).
         websocket: whether WebSocket lies between TCP and libp2p.
         peer_id: who is expected there, in base58; empty when the address does not say.
+        relay_id: who is at the host and port, when that is a relay which passes on to the peer; else empty.
     """
 
     kind: str
@@ -43,10 +51,17 @@ class Endpoint:
     port: int
     websocket: bool = False
     peer_id: str = ""
+    relay_id: str = ""
 
     def __str__(self) -> str:
+        relay = f"/p2p/{self.relay_id}{_CIRCUIT}" if self.relay_id else ""
         suffix = f"/p2p/{self.peer_id}" if self.peer_id else ""
-        return f"/{self.kind}/{self.host}/tcp/{self.port}{'/ws' if self.websocket else ''}{suffix}"
+        return f"/{self.kind}/{self.host}/tcp/{self.port}{'/ws' if self.websocket else ''}{relay}{suffix}"
+
+    @property
+    def relay(self) -> Endpoint:
+        """Where the relay itself is reached, of an address that leads through one."""
+        return replace(self, peer_id=self.relay_id, relay_id="")
 
 
 @lru_cache(maxsize=KEPT_ENDPOINTS)
@@ -56,6 +71,9 @@ def parse_endpoint(text: str) -> Endpoint:
     Raises:
         InvalidAddress: it is malformed, or of a transport that a node does not speak.
     """
+    carrier, circuit, rest = text.partition(_CIRCUIT)
+    if circuit:
+        return _through(parse_endpoint(carrier), rest, text)
     try:
         address = Multiaddr(text)
     except ValueError as error:
@@ -67,6 +85,33 @@ def parse_endpoint(text: str) -> Endpoint:
         raise InvalidAddress(f"{text!r} is not of a transport that a node speaks (TCP, WebSocket)", remedy=_EXAMPLES)
     host = str(address.value_for_protocol(names[0]))
     return Endpoint(names[0], host, int(address.value_for_protocol("tcp")), websocket, peer_id)
+
+
+def _through(relay: Endpoint, rest: str, text: str) -> Endpoint:
+    """Return the address of a peer behind a relay; `rest` is what stands after the relay's own."""
+    named = rest.removeprefix("/p2p/")
+    if rest and (named in {"", rest} or "/" in named):
+        raise InvalidAddress(f"{text!r} does not end with {_CIRCUIT} or {_CIRCUIT}/p2p/<peer id>", remedy=_EXAMPLES)
+    if not relay.peer_id:
+        raise InvalidAddress(
+            f"{text!r} does not say who the relay is", remedy=f"Put /p2p/<peer id of the relay> before {_CIRCUIT}"
+        )
+    peer_id = parse_peer_id(named) if named else ""
+    if peer_id == relay.peer_id:
+        raise InvalidAddress(
+            f"{text!r} names one peer as the relay and as who is behind it", remedy=f"Dial {relay} without a relay"
+        )
+    return circuit_through(relay, peer_id)
+
+
+def circuit_through(relay: Endpoint, peer_id: str) -> Endpoint:
+    """Return the address of a peer behind a relay.
+
+    Args:
+        relay: where the relay is reached, with its peer id, and through no other.
+        peer_id: whom it passes on to.
+    """
+    return replace(relay, peer_id=peer_id, relay_id=relay.peer_id)
 
 
 def parse_peer_id(text: str) -> str:
@@ -97,12 +142,12 @@ def is_peer_id(text: str) -> bool:
 
 
 def dialable_endpoints(addresses: Sequence[str]) -> tuple[Endpoint, ...]:
-    """Read the addresses of a peer, each once, in the given order.
+    """Read the addresses of a peer, each once, in the given order, those through a relay behind the others.
 
     Raises:
         InvalidAddress: one of them is malformed, has port 0, or there is none.
     """
-    endpoints = tuple(dict.fromkeys(parse_endpoint(text) for text in addresses))
+    endpoints = tuple(sorted(dict.fromkeys(map(parse_endpoint, addresses)), key=lambda one: bool(one.relay_id)))
     if not endpoints:
         raise InvalidAddress("there is no address to dial", remedy=_EXAMPLES)
     for endpoint in endpoints:
@@ -119,7 +164,7 @@ def listening_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
     """
     endpoints = tuple(parse_endpoint(text) for text in addresses)
     for endpoint in endpoints:
-        if endpoint.peer_id or endpoint.kind not in {"ip4", "ip6"}:
+        if endpoint.peer_id or endpoint.relay_id or endpoint.kind not in {"ip4", "ip6"}:
             raise InvalidAddress(
                 f"{endpoint} cannot be listened on: only an IP address of this machine, without /p2p, can",
                 remedy="Use /ip4/0.0.0.0/tcp/4001 for every IPv4 interface, /ip4/127.0.0.1/tcp/0 for this machine only",

@@ -13,13 +13,24 @@ from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from multiaddr import Multiaddr
 
 from node.net.addresses import Endpoint
-from node.net.errors import PeerUnreachable, WrongPeer
+from node.net.errors import CircuitFailed, PeerUnreachable, WrongPeer
 from protocol import PeertaskError
 
 HEAD_START_S: Final = 0.25
 """How long an address is tried alone before the next one joins in (RFC 8305); a failure starts the next one at once."""
 
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 30.0
+"""Waits between two dials of a peer that is away; full jitter keeps nodes from dialling in step."""
+
+_DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
+
 Attempt = Callable[[Multiaddr, ID], Awaitable[INetConn]]
+
+
+def longest_pause_s(failures: int) -> float:
+    """Return how long to wait at the most after so many failures in a row, in seconds; none after none."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, _DOUBLINGS)) if failures else 0.0
 
 
 async def first_connection(endpoints: Sequence[Endpoint], peer_id: ID, attempt: Attempt) -> INetConn:
@@ -70,6 +81,8 @@ def _verdict(failures: Sequence[tuple[Endpoint, Exception]], peer_id: str) -> Pe
                 f"expected peer {peer_id} at {endpoint}, but {found} answers there",
                 remedy="Check the address, and with its operator the peer id: it changes when the key file is replaced",
             )
+    if len(failures) == 1 and isinstance(failures[0][1], CircuitFailed):
+        return failures[0][1]
     reasons = "; ".join(f"{endpoint}: {explain(error)}" for endpoint, error in failures)
     return PeerUnreachable(
         f"cannot connect to peer {peer_id} ({reasons})",

@@ -131,6 +131,7 @@ class PeerFinder(ChannelHandler):
             latency_ms=session.latency_ms,
             agent=session.hello.agent if session.hello is not None else "",
             clock_offset_ms=session.clock_offset_ms,
+            relay=PeerId(session.carrier.relay_id) if session.carrier.relay_id else None,
         )
 
     def wake(self) -> None:
@@ -150,6 +151,11 @@ class PeerFinder(ChannelHandler):
             for peer_id in self.finding.points & self._sessions.keys():
                 if now - self._registered_at.get(peer_id, float("-inf")) >= self.finding.renew_s:
                     self._register(self._sessions[peer_id])
+
+    def register_again(self) -> None:
+        """Register anew where this node is registered: it can be dialled elsewhere now."""
+        for peer_id in self.finding.points & self._sessions.keys():
+            self._register(self._sessions[peer_id])
 
     async def listen(self, discovery: Discovery) -> None:
         """Take what somebody else finds, until cancelled."""
@@ -209,7 +215,7 @@ class PeerFinder(ChannelHandler):
             now,
             addresses=self._book.find(session.peer_id).heard,
             advert=brief(session.advert or PeerAdvert()),
-            place="" if _reach(session) is Reach.LOCAL else address_key(session.remote_host),
+            place=_place(session),
         )
 
     # --- what is told ------------------------------------------------------------------------------------------------
@@ -254,6 +260,13 @@ def _send(channel: Channel, frame: Frame) -> None:
         channel.send(frame)
     except PeertaskError as error:  # it is over, or takes nothing so large: nobody waits for this
         log.debug("peer not told of peers", peer_id=channel.peer_id, reason=str(error))
+
+
+def _place(session: Session) -> str:
+    """Return what a peer's registration is counted under; empty for this machine, which has no quota."""
+    if session.carrier.relay_id:
+        return f"the relay {session.carrier.relay_id}"
+    return "" if _reach(session) is Reach.LOCAL else address_key(session.remote_host)
 
 
 def _reach(channel: Channel) -> Reach:

@@ -47,7 +47,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service import TrioManager
 from multiaddr import Multiaddr
 
-from node.net.addresses import dialable_endpoints, listening_endpoints, parse_peer_id
+from node.net.addresses import Endpoint, dialable_endpoints, listening_endpoints, parse_peer_id
 from node.net.admission import InboundLimits
 from node.net.errors import HostStopped, InvalidAddress, SelfDial, WrongPeer
 from node.net.libp2p_pin import require_names, require_pinned_libp2p
@@ -123,6 +123,7 @@ class HardenedHost:
         self._offered = Multiselect(handlers)
         self._wanted = MultiselectClient()
         swarm.set_stream_handler(self._serve)
+        swarm.open_circuit = self._open_circuit
 
     def get_id(self) -> ID:
         """Who this node is."""
@@ -167,7 +168,18 @@ class HardenedHost:
         Raises:
             StreamFailure: the peer speaks none of the protocols, or did not say so in time; its cause says why.
         """
-        stream = await self._swarm.new_stream(peer_id)
+        return await self._agree(await self._swarm.new_stream(peer_id), protocol_ids)
+
+    async def open_stream(self, connection: INetConn, protocol: TProtocol) -> INetStream:
+        """Open a stream of a certain connection.
+
+        Raises:
+            StreamFailure: the peer does not speak the protocol, or did not say so in time; its cause says why.
+            MuxedStreamError: the connection has ended.
+        """
+        return await self._agree(await connection.new_stream(), (protocol,))
+
+    async def _agree(self, stream: INetStream, protocol_ids: Sequence[TProtocol]) -> INetStream:
         make_prompt(stream, "_state_lock")
         limit_s = int(self._swarm.connection_config.outbound_stream_protocol_negotiation_timeout)
         try:
@@ -176,6 +188,7 @@ class HardenedHost:
             with trio.CancelScope(shield=True), suppress(BaseLibp2pError):
                 await stream.reset()
             if isinstance(error, MultiselectClientError):
+                peer_id = stream.muxed_conn.peer_id
                 raise StreamFailure(f"failed to open a stream to peer {peer_id}") from error
             raise
         stream.set_protocol(protocol)
@@ -184,6 +197,11 @@ class HardenedHost:
     async def close(self) -> None:
         """Close every connection with a goodbye. Idempotent."""
         await self._swarm.close()
+
+    async def _open_circuit(self, endpoint: Endpoint) -> trio.abc.Stream:
+        from node.net.relay.dialling import open_circuit  # noqa: PLC0415 - few nodes dial through a relay
+
+        return await open_circuit(self, self._swarm, endpoint)
 
     async def _serve(self, stream: INetStream) -> None:
         """Agree on a protocol, and hand the stream to its handler; what goes wrong ends the stream and nothing else."""

@@ -116,7 +116,12 @@ class MdnsDiscovery(Discovery):
 
 
 def _is_of_others(endpoint: Endpoint) -> bool:
-    return endpoint.kind in {"ip4", "ip6"} and reach_of(endpoint.host) in {Reach.PRIVATE, Reach.PUBLIC}
+    """Whether others on the local network reach it there, and not somewhere else through a relay."""
+    return (
+        not endpoint.relay_id
+        and endpoint.kind in {"ip4", "ip6"}
+        and reach_of(endpoint.host) in {Reach.PRIVATE, Reach.PUBLIC}
+    )
 
 
 def _ask(zeroconf: Zeroconf, name: str) -> list[str]:

@@ -6,7 +6,8 @@ not miss need not be given back yet.
 """
 
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, cast
 
 import structlog
@@ -64,6 +65,13 @@ class FrugalStream(YamuxStream):
         header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, size)
         await self.conn._write_frame(header + data)  # noqa: SLF001 - the one way to write to the connection
 
+    async def reset(self) -> None:
+        """End the stream at once, in both directions; a reader of it wakes, which libp2p's own leaves waiting."""
+        reading = self.conn.stream_events.get(self.stream_id)
+        await super().reset()
+        if reading is not None:
+            reading.set()
+
     def _apply_autotune_epoch(self, buffered: int) -> int:
         return 0 if self.target_recv_window >= LARGEST_WINDOW_BYTES else super()._apply_autotune_epoch(buffered)
 
@@ -80,11 +88,34 @@ class HardenedYamux(Yamux):
 
     libp2p's own waits for ever to say goodbye to a peer that does not read, and an unexpected exception in its reader
     stops the whole host.
+
+    Attributes:
+        relay_id: the peer that it goes through; empty when it goes to the peer itself.
+        users: how many rely on it beside the sessions that it carries.
+        promised_until: until when this node has promised to keep it, in seconds of trio's clock.
     """
+
+    relay_id = ""
+    users = 0
+    promised_until = 0.0
 
     def __init__(self, secured_conn: ISecureConn, peer_id: ID) -> None:
         super().__init__(secured_conn, peer_id, is_initiator=secured_conn.is_initiator)
         make_prompt(self, "streams_lock", "_write_lock")
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has to stay open although no session has a use for it."""
+        return self.users > 0 or trio.current_time() < self.promised_until
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Count one more user for the length of a block."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
 
     @property
     def is_established(self) -> bool:
@@ -124,6 +155,9 @@ class HardenedYamux(Yamux):
     def sweep(self) -> None:
         """Forget streams that are closed and were never read to their end; to be called every minute or so."""
         self._sweep_stale_streams()
+        # A reader that learns of the end of its stream leaves an event behind.
+        for stream_id in self.stream_events.keys() - self.streams.keys():
+            del self.stream_events[stream_id]
 
     async def start(self) -> None:
         """Carry frames until the connection ends; an error ends this connection only."""
@@ -166,6 +200,17 @@ def _frugal(stream: IMuxedStream) -> FrugalStream:
     stream.__class__ = FrugalStream
     make_prompt(stream, "window_lock")
     return cast("FrugalStream", stream)
+
+
+def hardened(connection: IMuxedConn) -> HardenedYamux:
+    """Return a connection of a host of ours as what it is.
+
+    Raises:
+        TypeError: it is no such connection.
+    """
+    if not isinstance(connection, HardenedYamux):
+        raise TypeError("the connection was not made by node.net.host")
+    return connection
 
 
 class HardenedUpgrader(TransportUpgrader):

@@ -20,10 +20,12 @@ from node.background import open_background
 from node.interfaces import Channel, ChannelHandler, Clock, Discovery, Network, PeerInfo, PeerSource
 from node.net.address_book import AddressBook
 from node.net.addresses import is_peer_id, parse_endpoint, parse_peer_id, reachable_endpoints
+from node.net.dialing import longest_pause_s
 from node.net.errors import PeerUnreachable, SelfDial
 from node.net.finder import Finding, PeerFinder
 from node.net.host import HardenedHost, HostConfig, abort_connection, dial, open_host
-from node.net.muxer import HardenedYamux
+from node.net.muxer import hardened
+from node.net.relay.roles import Relaying, RelayRoles
 from node.net.session import Initiator, Pulse, Session, SessionOwner
 from protocol import (
     ADDRESSEE,
@@ -45,10 +47,6 @@ log = structlog.get_logger(__name__)
 
 # How long a peer may take to answer a Hello: the round trip of a satellite link, several times.
 GREETING_S = 10.0
-# Waits between two dials of a peer that is away; full jitter keeps nodes from dialling in step.
-FIRST_REDIAL_S = 0.25
-LONGEST_REDIAL_S = 30.0
-_DOUBLINGS = 7  # from the first to the longest; a float has no room for those of a month
 # A session that ends sooner counts as a failed dial: two nodes that end each other's sessions must not do nothing else.
 SETTLED_S = 5.0
 # A node that says that it stops is not back at once: the first dial comes within 2 s, and not into its last moments.
@@ -68,9 +66,11 @@ class PeerNetwork(Network, SessionOwner):
         pulse: how a lost peer is found.
         finding: how other peers are found.
         clock: what peers are told of this node's clock; None to tell them nothing.
+        relaying: what this node has to do with relays.
 
     Attributes:
         agent: this program and its version, as told to peers.
+        relays: what this node is to relays.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class PeerNetwork(Network, SessionOwner):
         pulse: Pulse | None = None,
         finding: Finding | None = None,
         clock: Clock | None = None,
+        relaying: Relaying | None = None,
     ) -> None:
         self.peer_id = PeerId(str(ID.from_pubkey(host_config.key_pair.public_key)))
         self._host_config = host_config
@@ -104,6 +105,7 @@ class PeerNetwork(Network, SessionOwner):
         self._routes: dict[type[Frame], ChannelHandler] = {}
         self._advert: Callable[[PeerId], PeerAdvert] = _no_advert
         self._addresses: tuple[str, ...] = ()
+        self.relays = RelayRoles(relaying or Relaying())
 
     def __repr__(self) -> str:
         return f"<PeerNetwork {self.peer_id} sessions={len(self._sessions)} streams={len(self._all)}>"
@@ -123,6 +125,7 @@ class PeerNetwork(Network, SessionOwner):
             nursery.start_soon(self._tidy_connections, host)
             nursery.start_soon(self._finder.run)
             host.set_stream_handler(TProtocol(PROTOCOL_ID), self._accept)
+            await self.relays.take(host, nursery, self._addresses, self._has_moved, self._rng)
             for peer_id, entry in self._book:
                 if entry.kept:
                     self._start_keeper(peer_id)
@@ -131,6 +134,7 @@ class PeerNetwork(Network, SessionOwner):
             finally:
                 self._nursery = self._host = None
                 self._addresses = ()
+                self.relays.leave()
                 with trio.CancelScope(shield=True):
                     await self._say_goodbye()
 
@@ -151,9 +155,8 @@ class PeerNetwork(Network, SessionOwner):
             await trio.sleep(SILENT_CONNECTION_S)
             connections = [one for several in host.get_network().connections.values() for one in several]
             for connection in connections:
-                if isinstance(connection.muxed_conn, HardenedYamux):
-                    connection.muxed_conn.sweep()
-            empty = {connection for connection in connections if not connection.get_streams()}
+                hardened(connection.muxed_conn).sweep()
+            empty = {one for one in connections if not (one.get_streams() or hardened(one.muxed_conn).is_needed)}
             for connection in empty & silent:
                 await connection.close()
             silent = empty - silent
@@ -162,8 +165,17 @@ class PeerNetwork(Network, SessionOwner):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where this node can be dialled, with ``/p2p/ID``; one for each interface where it listens on all of them."""
-        return self._addresses
+        """Where this node can be dialled, with ``/p2p/ID``; one for each interface where it listens on all of them.
+
+        Those through a relay come last, and only while the relay has a reservation of this node.
+        """
+        return self._addresses + self.relays.addresses
+
+    def _has_moved(self) -> None:
+        """Tell peers where this node can be dialled now."""
+        self._offer(self.relays.told(self._addresses))
+        self._finder.register_again()
+        self._tell_change()
 
     def _find_addresses(self, host: HardenedHost) -> tuple[str, ...]:
         listening = (parse_endpoint(str(address)) for address in host.get_addrs())
@@ -214,10 +226,15 @@ class PeerNetwork(Network, SessionOwner):
 
     def announce(self) -> None:
         """Tell every connected peer what this node offers now."""
+        self._offer()
+
+    def _offer(self, addresses: tuple[str, ...] | None = None) -> None:
         for session in self._sessions.values():
             advert = self._advert(session.peer_id)
             try:
-                session.send(Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas))
+                session.send(
+                    Offer(slots=advert.slots, kinds=advert.kinds, personas=advert.personas, addresses=addresses)
+                )
             except PeertaskError as error:  # it is over, or the peer takes nothing so large: its own loss
                 log.info("peer not told of an advert", peer_id=session.peer_id, reason=str(error))
 
@@ -355,8 +372,7 @@ class PeerNetwork(Network, SessionOwner):
 
     async def _pause(self, peer_id: PeerId, failures: int) -> None:
         """Wait for the next dial; a session that the peer opens ends the wait."""
-        longest = min(LONGEST_REDIAL_S, FIRST_REDIAL_S * 2.0 ** min(failures - 1, _DOUBLINGS)) if failures else 0
-        with trio.move_on_after(self._rng.uniform(0, longest)):
+        with trio.move_on_after(self._rng.uniform(0, longest_pause_s(failures))):
             while peer_id not in self._sessions:
                 await self._changed.wait()
 
@@ -376,9 +392,7 @@ class PeerNetwork(Network, SessionOwner):
             self._all.discard(session)
 
     def _session(self, stream: INetStream, initiator: Initiator) -> Session:
-        carrier = stream.muxed_conn
-        if not isinstance(carrier, HardenedYamux):
-            raise TypeError("the stream was not made by node.net.host")
+        carrier = hardened(stream.muxed_conn)
         peer_id = PeerId(str(carrier.peer_id))
         return Session(stream, carrier, peer_id, initiator, self, limits=self._limits, pulse=self._pulse)
 
@@ -389,7 +403,7 @@ class PeerNetwork(Network, SessionOwner):
             advert=self._advert(peer_id),
             limits=self._limits,
             instance=self._instance,
-            addresses=self.addresses[:16],
+            addresses=self.relays.told(self._addresses),
             peers=self._finder.finding.share,
             rendezvous=self._finder.finding.rendezvous,
             time=self._clock.now() if self._clock is not None else None,
@@ -438,6 +452,12 @@ class PeerNetwork(Network, SessionOwner):
         if self._sessions.get(session.peer_id) is session:
             self._tell_change()
 
+    def moved(self, session: Session, addresses: tuple[str, ...]) -> None:
+        """Take a note of where a peer is now."""
+        if self._sessions.get(session.peer_id) is session:
+            self._book.hear(session.peer_id, addresses)
+            self._tell_change()
+
     def ended(self, session: Session) -> None:
         """Forget a session that is over."""
         if self._sessions.get(session.peer_id) is session:
@@ -445,8 +465,10 @@ class PeerNetwork(Network, SessionOwner):
             log.info("peer disconnected", peer_id=session.peer_id, reason=session.reason)
 
     def is_last(self, session: Session) -> bool:
-        """Whether no other session is carried by the same connection."""
-        return not any(other.carrier is session.carrier for other in self._all - {session})
+        """Whether nobody else has a use for the connection under a session."""
+        return not session.carrier.is_needed and not any(
+            other.carrier is session.carrier for other in self._all - {session}
+        )
 
     def _drop(self, session: Session) -> None:
         del self._sessions[session.peer_id]

@@ -15,7 +15,7 @@ from node.coordination.reach import Reach, reach_of
 from node.interfaces import Channel, ChannelHandler, Clock
 from node.net.addresses import Endpoint, parse_endpoint
 from node.net.dialing import causes
-from node.net.errors import InvalidAddress, PeerUnreachable, SelfDial
+from node.net.errors import CircuitFailed, InvalidAddress, PeerUnreachable, SelfDial
 from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.identity import create_identity, load_or_create_identity, peer_id_of
@@ -25,6 +25,9 @@ from protocol import ErrorCode, Frame, PeerAdvert, PeerId, PeertaskError
 
 PROBE_S: Final = 20.0
 """How long one address may take: connecting and shaking hands have 5 s each, and the greeting 10."""
+
+RELAYED_PROBE_S: Final = 40.0
+"""How long one that leads through a relay may take: the same with the relay, and what it does with the peer."""
 
 CONNECT_S: Final = 5.0
 """After so long without an answer packets are being dropped; a lost one is sent again after 1 s, and after 3."""
@@ -86,8 +89,9 @@ async def probe(address: str, key_pair: KeyPair, clock: Clock) -> Probe:
     reach, began = reach_of(endpoint.host), trio.current_time()
     network = PeerNetwork(HostConfig(key_pair=key_pair), finding=Finding(share=False), clock=clock)
     async with network.running(_NoNode(), _NoNode(), _nothing):
-        symptom, detail = Symptom.TIMED_OUT, f"gave up after {PROBE_S:.0f} s"
-        with trio.move_on_after(PROBE_S):
+        limit_s = RELAYED_PROBE_S if endpoint.relay_id else PROBE_S
+        symptom, detail = Symptom.TIMED_OUT, f"gave up after {limit_s:.0f} s"
+        with trio.move_on_after(limit_s):
             try:
                 peer_id = await network.connect(address)
                 elapsed_ms = (trio.current_time() - began) * 1000
@@ -132,8 +136,12 @@ async def _symptom(endpoint: Endpoint, error: PeertaskError) -> tuple[Symptom, s
         return Symptom.ITSELF, ""
     if isinstance(error, InvalidAddress):
         return Symptom.MALFORMED, error.message
+    if isinstance(error, CircuitFailed):
+        return Symptom(error.trouble), error.detail
     if error.code in _BY_CODE:
         return _BY_CODE[error.code], error.message
+    if endpoint.relay_id:
+        return Symptom.NO_SESSION, error.message
     if isinstance(error, PeerUnreachable) and error.__cause__ is None:  # no connection; else there was no stream on it
         return await _tcp_symptom(endpoint)
     return Symptom.NO_SESSION, error.message

@@ -100,6 +100,14 @@ class Carrier(Protocol):
     def remote_host(self) -> str:
         """The IP address of the peer; empty when there is none."""
 
+    @property
+    def relay_id(self) -> str:
+        """The peer that it goes through; empty when it goes to the peer itself."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has to stay open although no session has a use for it."""
+
     async def close(self) -> None:
         """End the connection, with a goodbye."""
 
@@ -131,6 +139,9 @@ class SessionOwner(Protocol):
 
     def adverted(self, session: Session) -> None:
         """The peer's advert has changed."""
+
+    def moved(self, session: Session, addresses: tuple[str, ...]) -> None:
+        """The peer can be dialled at these addresses now, and at no others."""
 
     def ended(self, session: Session) -> None:
         """The session is over, for its `reason`; called once for each that `greeted` let go on."""
@@ -423,6 +434,8 @@ class Session(Channel):
     def _take_offer(self, offer: Offer) -> None:
         self.offered = offer.slots if offer.pull else self.offered
         self._update_advert(kinds=offer.kinds, personas=offer.personas, slots=offer.slots)
+        if offer.addresses is not None and self._welcome:
+            self._owner.moved(self, offer.addresses)
         if offer.pull and self._welcome and not self.closed:
             self._owner.received(self, offer)
 

@@ -7,6 +7,7 @@ exactly as long as the connection; `dial_addr` makes one; both meet in `add_conn
 """
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +40,12 @@ CONNECT_S: Final = 5.0
 
 REFUSAL_LOG_INTERVAL_S: Final = 10.0
 """Refused connections are logged together, this often at most: a flood must not fill the disk."""
+
+OpenCircuit = Callable[[Endpoint], Awaitable[trio.abc.Stream]]
+"""Makes a circuit to the peer at an address that leads through a relay; cancelling it is safe."""
+
+InboundTransport = Callable[[trio.Nursery], Awaitable[ByteStream]]
+"""Makes a connection that came in ready for encryption; what it needs runs in the nursery."""
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +104,12 @@ class HardenedSwarm(Swarm):
         peerstore: where libp2p keeps what it knows about peers.
         upgrader: encryption and multiplexing.
         limits: how many connections.
+
+    Attributes:
+        open_circuit: how a peer behind a relay is reached; the host says so.
     """
+
+    open_circuit: OpenCircuit
 
     def __init__(self, peer_id: ID, peerstore: PeerStore, upgrader: HardenedUpgrader, limits: ConnectionLimits) -> None:
         config = ConnectionConfig(
@@ -114,7 +126,7 @@ class HardenedSwarm(Swarm):
         self._refusals = _RefusalLog()
         self._handshakes: dict[Visit, trio.CancelScope] = {}
         self._registering: Counter[ID] = Counter()
-        self._dials: dict[ID, trio.Event] = {}
+        self._dials: dict[tuple[ID, bool], trio.Event] = {}
 
     async def listen(self, *multiaddrs: Multiaddr) -> bool:
         """Listen on all of the addresses.
@@ -125,26 +137,50 @@ class HardenedSwarm(Swarm):
         """
         await self.event_background_nursery_created.wait()
         for endpoint in listening_endpoints(map(str, multiaddrs)):
-            listener = Listener(self._nursery(), self.accept)
+            listener = Listener(self.nursery, self.accept)
             await listener.listen(Multiaddr(str(endpoint)))
             self.listeners[str(listener.get_addrs()[0])] = listener
         return True
 
     async def accept(self, tcp: trio.SocketStream, endpoint: Endpoint) -> None:
         """Take a connection in, or turn it away; returns when it has ended, and then its socket may be closed."""
-        remote, now = remote_address(tcp), trio.current_time()
+        remote = remote_address(tcp)
         if remote is None:
             return
-        visit = self._gate.enter(remote[0], now)
+
+        async def transport(nursery: trio.Nursery) -> ByteStream:
+            return ByteStream(await websocket_server(nursery, tcp) if endpoint.websocket else tcp, remote)
+
+        await self._welcome(remote[0], transport)
+
+    async def accept_circuit(self, circuit: trio.abc.Stream, relay_id: ID, peer_id: ID) -> None:
+        """Take a connection in that comes through a relay, as `accept` does; the limits of an address are the relay's.
+
+        Args:
+            circuit: to the peer.
+            relay_id: the relay.
+            peer_id: who is there, by the word of the relay; anybody else is turned away.
+        """
+
+        async def transport(_nursery: trio.Nursery) -> ByteStream:
+            return ByteStream(circuit, None)
+
+        await self._welcome(f"relay {relay_id}", transport, relay_id=str(relay_id), expected=peer_id)
+
+    async def _welcome(
+        self, address: str, transport: InboundTransport, *, relay_id: str = "", expected: ID | None = None
+    ) -> None:
+        now = trio.current_time()
+        visit = self._gate.enter(address, now)
         if isinstance(visit, Refusal):
             self._refusals.note(visit, now)
             return
         try:
             if visit.displaces:
                 self._handshakes[visit.displaces].cancel()
-            await self._receive(visit, tcp, endpoint, remote)
+            await self._receive(visit, transport, relay_id, expected)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes provoke ends that connection only
-            _log.debug("an inbound connection failed", remote=remote, error=repr(error))
+            _log.debug("an inbound connection failed", remote=address, error=repr(error))
         finally:
             self._gate.leave(visit)
 
@@ -158,40 +194,48 @@ class HardenedSwarm(Swarm):
 
         Raises:
             OSError, TooSlowError: no TCP connection.
+            CircuitFailed: no circuit.
             Exception: whatever a failed handshake raises in libp2p.
         """
         if source is not None:
             raise SwarmException("a connection cannot be dialled from a chosen port")
         endpoint = parse_endpoint(str(addr))
-        with trio.fail_after(CONNECT_S):
-            tcp = await open_tcp(endpoint)
+        transport = await self._connect(endpoint)
         try:
             with trio.fail_after(HANDSHAKE_S):
-                muxed = await self._secure(await self._outbound_stream(tcp, endpoint), peer_id)
+                muxed = await self._secure(await self._outbound_stream(transport, endpoint), peer_id)
+            muxed.relay_id = endpoint.relay_id
             return await self.add_conn(muxed, "outbound")
         except BaseException:
             with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(tcp)
+                await trio.aclose_forcefully(transport)
             raise
 
-    async def dial_endpoints(self, peer_id: ID, endpoints: tuple[Endpoint, ...]) -> INetConn:
+    async def dial_endpoints(self, peer_id: ID, endpoints: tuple[Endpoint, ...], *, direct: bool = False) -> INetConn:
         """The connection with a peer; made at the first of the addresses that answers when there is none.
 
         Concurrent calls for the same peer share one connection.
+
+        Args:
+            peer_id: who must answer.
+            endpoints: where.
+            direct: whether a connection through a relay will not do; then no address may lead through one.
 
         Raises:
             PeerUnreachable: none of the addresses answers.
             WrongPeer: another peer answers.
         """
-        while peer_id in self._dials:
-            await self._dials[peer_id].wait()
-        if live := self.live_connections(peer_id):
-            return live[0]
-        done = self._dials[peer_id] = trio.Event()
+        key = peer_id, direct  # a dial through a relay waits for a direct one, which so waits for no other
+        while key in self._dials:
+            await self._dials[key].wait()
+        live = self.live_connections(peer_id)
+        if usable := [one for one in live if not (direct and relay_of(one))]:
+            return usable[0]
+        done = self._dials[key] = trio.Event()
         try:
             return await first_connection(endpoints, peer_id, self.dial_addr)
         finally:
-            del self._dials[peer_id]
+            del self._dials[key]
             done.set()
 
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
@@ -250,35 +294,48 @@ class HardenedSwarm(Swarm):
             return f"already {self._limits.total} connections in all"
         return ""
 
-    def _nursery(self) -> trio.Nursery:
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where what the connections need runs, while the host does."""
         if self.background_nursery is None:
             raise SwarmException("the host is not running")
         return self.background_nursery
 
-    async def _receive(self, visit: Visit, tcp: trio.SocketStream, endpoint: Endpoint, remote: tuple[str, int]) -> None:
+    async def _receive(self, visit: Visit, transport: InboundTransport, relay_id: str, expected: ID | None) -> None:
         async with trio.open_nursery() as nursery:
-            muxed = await self._shake_hands(visit, tcp, endpoint, remote, nursery)
-            if muxed is not None:
+            muxed = await self._shake_hands(visit, transport, nursery)
+            if muxed is not None and expected not in {None, muxed.peer_id}:
+                _log.warning("a relay lied about who comes", relay=relay_id, told=str(expected), is_=str(muxed.peer_id))
+                await muxed.close()
+            elif muxed is not None:
+                muxed.relay_id = relay_id
                 await self.add_conn(muxed, "inbound")
                 await muxed.event_closed.wait()
             nursery.cancel_scope.cancel()
 
     async def _shake_hands(
-        self, visit: Visit, tcp: trio.SocketStream, endpoint: Endpoint, remote: tuple[str, int], nursery: trio.Nursery
+        self, visit: Visit, transport: InboundTransport, nursery: trio.Nursery
     ) -> HardenedYamux | None:
         muxed = None
         try:
             with trio.move_on_after(HANDSHAKE_S) as self._handshakes[visit]:
-                transport = await websocket_server(nursery, tcp) if endpoint.websocket else tcp
-                muxed = await self._secure(ByteStream(transport, remote), None)
+                muxed = await self._secure(await transport(nursery), None)
         finally:
             del self._handshakes[visit]
             self._gate.end_handshake(visit)
         return muxed
 
-    async def _outbound_stream(self, tcp: trio.SocketStream, endpoint: Endpoint) -> ByteStream:
-        transport = await self._nursery().start(_run_websocket, tcp, endpoint) if endpoint.websocket else tcp
-        return ByteStream(transport, remote_address(tcp))
+    async def _connect(self, endpoint: Endpoint) -> trio.abc.Stream:
+        if not endpoint.relay_id:
+            with trio.fail_after(CONNECT_S):
+                return await open_tcp(endpoint)
+        return await self.open_circuit(endpoint)
+
+    async def _outbound_stream(self, transport: trio.abc.Stream, endpoint: Endpoint) -> ByteStream:
+        if not isinstance(transport, trio.SocketStream):
+            return ByteStream(transport, None)
+        wrapped = await self.nursery.start(_run_websocket, transport, endpoint) if endpoint.websocket else transport
+        return ByteStream(wrapped, remote_address(transport))
 
     async def _secure(self, stream: ByteStream, peer_id: ID | None) -> HardenedYamux:
         raw = RawConnection(stream, initiator=peer_id is not None)
@@ -287,6 +344,11 @@ class HardenedSwarm(Swarm):
         if not isinstance(muxed, HardenedYamux):
             raise SwarmException(f"the upgrader made a {type(muxed).__name__}")
         return muxed
+
+
+def relay_of(connection: INetConn) -> str:
+    """Return the relay that a connection goes through; empty when it goes through none."""
+    return connection.muxed_conn.relay_id if isinstance(connection.muxed_conn, HardenedYamux) else ""
 
 
 async def _run_websocket(

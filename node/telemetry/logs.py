@@ -192,3 +192,5 @@ def _adopt_libp2p() -> None:
     if not os.environ.get(_LIBP2P_DEBUG):
         # The class of the one logger, because libp2p is imported before or after this, and its import must not undo it.
         logging.getLogger(_LIBP2P).__class__ = _JoinedLogger
+        # As its import does, when a package of it runs that waits (see `node.net.libp2p_packages`).
+        logging.getLogger(_LIBP2P).setLevel(logging.WARNING)

@@ -99,6 +99,12 @@ class Network:
         """Drop nothing any more."""
         self._nft(host, "flush table inet lossy")
 
+    def reaches(self, host: str, address: str) -> bool:
+        """Whether a host gets an answer of any sort from an address."""
+        knock = f"timeout 0.5 bash -c 'echo > /dev/tcp/{address}/4001 && echo answered' 2>&1 || true"
+        said = self.run_in(host, "sh", "-c", knock)
+        return "answered" in said or "refused" in said
+
     def run_in(self, host: str, *command: str) -> str:
         """Run a command at a host, and return what it prints."""
         return _run("ip", "netns", "exec", self.namespace(host), *command)

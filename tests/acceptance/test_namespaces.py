@@ -128,6 +128,49 @@ def test_a_worker_behind_nat_that_nobody_can_dial_does_tasks(tmp_path: Path) -> 
             stage.close()
 
 
+@pytest.fixture
+def separated(tmp_path: Path) -> Iterator[dict[str, HostStage]]:
+    """A host that two others reach, each of which is behind a router of its own; by name, each in its own folder."""
+    with open_network() as network:
+        network.add_host("relay", ASKER)
+        network.add_hidden_host("laptop", "10.78.0.2", "router", inside="10.78.0.1", outside=WORKER)
+        network.add_hidden_host("desktop", "10.79.0.2", "gateway", inside="10.79.0.1", outside="10.77.0.3")
+        assert network.reaches("desktop", ASKER)
+        assert not network.reaches("desktop", "10.78.0.2")
+        assert not network.reaches("laptop", "10.79.0.2")
+        stages = {}
+        for host in ("relay", "laptop", "desktop"):
+            (tmp_path / host).mkdir()
+            stages[host] = HostStage(tmp_path / host, network, host)
+        yield stages
+        for stage in stages.values():
+            stage.close()
+
+
+def test_two_nodes_that_cannot_reach_each_other_meet_at_a_relay(separated: dict[str, HostStage]) -> None:
+    """Neither can be dialled: tasks go both ways through a node that both reach, also after that was gone."""
+    nowhere = {**QUICK_PULSE, "PEERTASK_LISTEN": "[]"}
+    asks = separated["desktop"].launch_node("asks", settings=nowhere)
+    as_relay = ("--listen", f"/ip4/{ASKER}/tcp/4001", "--relay-service")
+    relay = separated["relay"].start_node("relay", *as_relay)
+    works = separated["laptop"].start_node("works", "--relay", relay.address, settings=nowhere)
+    separated["desktop"].ready(asks)
+    assert works.address == f"{relay.address}/p2p-circuit/p2p/{works.peer_id}"
+
+    def send(stage: HostStage, data: str, to: str) -> None:
+        sent = stage.start("send", "--data", data, "--to", to, "--kind", "echo", "hello").wait(60)
+        assert (sent.code, sent.out) == (0, "hello\n"), sent.err
+
+    send(separated["desktop"], "asks", works.address)
+    send(separated["laptop"], "works", asks.peer_id)
+    (peer,) = asks.ask(lambda client: client.peers())
+    assert peer.relay == relay.peer_id
+    relay.process.kill()
+    wait_until(lambda: not connected(asks), "end of the session")
+    separated["relay"].start_node("relay", *as_relay)
+    send(separated["desktop"], "asks", works.peer_id)
+
+
 def connected(node: NodeProcess) -> bool:
     """Whether a node has a session with anybody."""
     return any(peer.connected for peer in node.ask(lambda client: client.peers()))

@@ -13,6 +13,7 @@ from node.interfaces import Network
 from node.net.finder import Finding
 from node.net.host import HostConfig
 from node.net.network import PeerNetwork
+from node.net.relay.roles import Relaying
 from node.net.session import Pulse
 from node.testing.network_sides import Side
 from tests.integration.hosts import LOOPBACK
@@ -27,11 +28,12 @@ def make_network(
     pulse: Pulse | None = None,
     finding: Finding | None = None,
     listen_nowhere: bool = False,
+    relaying: Relaying | None = None,
 ) -> PeerNetwork:
     """A network on loopback that does not run yet, with an identity of its own unless given."""
     listen = () if listen_nowhere else listen or (LOOPBACK,)
     config = HostConfig(key_pair=key_pair or create_new_key_pair(), listen=listen)
-    return PeerNetwork(config, pulse=pulse, finding=finding, clock=SystemClock())
+    return PeerNetwork(config, pulse=pulse, finding=finding, clock=SystemClock(), relaying=relaying)
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """A peer of another make: a small client on js-libp2p, written from the protocol's page alone, and a real node."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,19 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-SOURCES = Path(__file__).parent / "js"
-# Downloads of some 50 MB, on a slow line.
-INSTALL_S = 300
-# A start of Python or Node.js on a machine that is busy with other tests.
-START_S = 60
+from tests.interop.js_programs import NEEDS_NPM, START_S, ask
+
 END_S = 15
 
-pytestmark = [
-    pytest.mark.npm,
-    pytest.mark.slow,
-    pytest.mark.xdist_group("npm"),
-    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not on the PATH"),
-]
+pytestmark = NEEDS_NPM
 
 
 class RunningNode(NamedTuple):
@@ -31,22 +22,6 @@ class RunningNode(NamedTuple):
 
     tcp: str
     websocket: str
-
-
-@pytest.fixture(scope="module")
-def client_folder(pytestconfig: pytest.Config) -> Path:
-    """Return a folder with the client and the packages that it needs; they are installed once and kept."""
-    folder: Path = pytestconfig.cache.mkdir("js-client")
-    wanted = (SOURCES / "package.json").read_text("utf-8")
-    installed = folder / "installed.json"
-    for source in SOURCES.iterdir():
-        shutil.copy(source, folder)
-    if not installed.exists() or installed.read_text("utf-8") != wanted:
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-        assert done.returncode == 0, done.stderr
-        installed.write_text(wanted, "utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -82,15 +57,6 @@ async def first_line(process: trio.Process) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(text.splitlines()[0])
     assert event["event"] == "ready"
     return event
-
-
-async def ask(folder: Path, address: str, kind: str, prompt: str) -> list[dict[str, Any]]:
-    """Let the client send a task, and return the frames that it got."""
-    with trio.fail_after(START_S):
-        done = await trio.run_process(
-            ["node", "client.js", address, kind], stdin=prompt.encode(), capture_stdout=True, cwd=folder
-        )
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("transport", ["tcp", "websocket"])

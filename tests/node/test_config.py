@@ -149,6 +149,8 @@ def test_a_data_folder_may_begin_with_the_home_folder(monkeypatch: pytest.Monkey
         ({"data": "x", "http": "example.org:80"}, "only loopback is allowed"),
         ({"data": "x", "http": "127.0.0.1"}, "not HOST:PORT, such as 127.0.0.1:8080"),
         ({"data": "x", "http": "127.0.0.1:99999"}, "not HOST:PORT"),
+        ({"relay_for": ("12D3KooWPeer",)}, "relay_for names peers, but this node is no relay; set relay_service"),
+        ({"relays": ("/ip4/192.0.2.7/tcp/1",)}, "the setting relays.0 is '/ip4/192.0.2.7/tcp/1'"),
         ({"http": "127.0.0.1:80"}, "http is 127.0.0.1:80, but there is no data folder to keep the token in"),
         ({"mock_seed": "x" * 200}, "x" * 78 + "… (from"),
     ],

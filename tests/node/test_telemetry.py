@@ -96,6 +96,19 @@ def test_the_records_of_structlog_of_the_library_and_of_libp2p_join(first: str) 
     assert "task_id" not in careful
 
 
+def test_what_libp2p_chats_about_is_not_written_when_its_package_waits_either() -> None:
+    """A node imports single modules of it, so that what its package does to its logger is never done."""
+    _, stderr = _run("""
+        import logging
+        import node.net
+        from libp2p.network.stream import net_stream
+        from node.telemetry import configure_logging
+        configure_logging("info", "json")
+        logging.getLogger("libp2p.network.stream.net_stream").info("too chatty")
+        """)
+    assert stderr == ""
+
+
 @pytest.mark.parametrize(("level", "levels"), [("warning", ["error"]), ("debug", ["debug", "error"])])
 def test_what_libp2p_only_takes_for_an_error_is_lowered(level: str, levels: list[str]) -> None:
     """A stranger that knocks cannot fill the log; who debugs sees it."""

@@ -114,6 +114,8 @@ HELLO_WITHOUT_PEERS = Hello(
     addresses=(f"/ip4/192.0.2.1/tcp/4001/p2p/{ALICE}", f"/dns4/node.example/tcp/4002/ws/p2p/{ALICE}"),
 )
 
+OFFER_IN_PLACE = Offer(slots=8, kinds=("echo",), personas=("reviewer",), pull=True)
+
 PLAIN_FRAMES: dict[str, Frame] = {
     "hello": Hello(),
     "submit": Submit(PLAIN_TASK),
@@ -144,7 +146,7 @@ FULL_FRAMES: dict[str, Frame] = {
     "result": Result(task_id=TASK_ID, seq=9, result=FULL_RESULT),
     "attach": Attach(TASK_ID, after_seq=3),
     "cancel": Cancel(TASK_ID),
-    "offer": Offer(slots=8, kinds=("echo",), personas=("reviewer",), pull=True),
+    "offer": replace(OFFER_IN_PLACE, addresses=(f"/ip4/192.0.2.1/tcp/4001/p2p/{ALICE}",)),
     "decline": Decline(ErrorCode.FORBIDDEN, "only named peers get work here"),
     "heartbeat": Heartbeat(load=3, ping=123_456, pong=654_321),
     "peers": Peers((HINT,), registered=True),
@@ -167,6 +169,7 @@ VECTOR_FRAMES["submit"]["asking for a receipt"] = Submit(PLAIN_TASK, receipt=Tru
 VECTOR_FRAMES["attach"]["asking for a receipt"] = Attach(TASK_ID, receipt=True)
 VECTOR_FRAMES["hello"]["without word of peers"] = HELLO_WITHOUT_PEERS
 VECTOR_FRAMES["offer"]["that asks for nothing"] = Offer(slots=8, kinds=("echo",), personas=("reviewer",))
+VECTOR_FRAMES["offer"]["of a node that has not moved"] = OFFER_IN_PLACE
 VECTOR_FRAMES["submit"]["with codes to retry on"] = Submit(
     Task(
         id=TASK_ID,

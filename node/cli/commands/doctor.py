@@ -15,7 +15,9 @@ from node.cli.options import Invocation, client_options
         "One object for each finding: `level` (`ok`, `warning` or `problem`), `about` (an address, a peer, or "
         "`this node`), `text`, and `remedy` (empty when nothing is to be done). For an address that was dialled also "
         "`symptom` (`reached`, `malformed`, `name unknown`, `no route`, `refused`, `timed out`, `closed`, "
-        "`not libp2p`, `wrong peer`, `itself`, `incompatible` or `no session`) and `elapsed_ms`; else both are null."
+        "`not libp2p`, `wrong peer`, `itself`, `incompatible`, `no session`; through a relay also `relay unreachable`, "
+        "`no relay`, `no reservation`, `relay refuses`, `relay full`, `peer silent` or `relay broken`) and "
+        "`elapsed_ms`; else both are null."
     ),
     examples=[
         ("peertask doctor", "dial every peer that is known"),

@@ -27,6 +27,11 @@ from node.cli.starting import exit_quietly_while_starting
             "peertask node --rendezvous-at /dns4/meet.example/tcp/4001/p2p/12D3KooW…",
             "find others that registered there",
         ),
+        (
+            "peertask node --relay /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…",
+            "behind NAT: others reach it through that relay",
+        ),
+        ("peertask node --listen /ip4/0.0.0.0/tcp/4001 --relay-service", "be a relay for others"),
         ("peertask node --allow summarise=12D3KooW…", "let a peer use a closed kind"),
         ("peertask node --persona reviewer --persona writer", "take the tasks that name these personas too"),
         ("peertask node --json", "for programs: the first line says where it answers"),
@@ -52,6 +57,17 @@ from node.cli.starting import exit_quietly_while_starting
     metavar="ADDRESS",
     help="Register at this node, which has --rendezvous, and ask it who else has.",
 )
+@click.option(
+    "--relay",
+    "relays",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Be reached through this relay, which has --relay-service: for a node that nobody can dial.",
+)
+@click.option(
+    "--relay-service", is_flag=True, default=None, help="Let peers that nobody can dial be reached through this node."
+)
+@click.option("--relay-for", multiple=True, metavar="PEER", help="Only this peer may be reached so; may be repeated.")
 @click.option(
     "--allow",
     multiple=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -60,10 +61,21 @@ def _row(peer: PeerView) -> tuple[str, ...]:
         f"{peer.latency_ms:.1f} ms" if peer.latency_ms is not None else "–",
         ", ".join(advert.kinds) if advert else "–",
         f"{advert.load}/{advert.slots}" if advert else "–",
-        peer.addresses[0].partition("/p2p/")[0] if peer.addresses else "–",
+        _address(peer),
         _origin(peer),
         peer.last_error,
     )
+
+
+def _address(peer: PeerView) -> str:
+    """Return where a peer is, without any peer id; of one that is connected through a relay, where that one is."""
+    from node.cli.terminal import short_peer
+
+    through = [address for address in peer.addresses if peer.relay and f"/p2p/{peer.relay}/p2p-circuit" in address]
+    if peer.relay and not through:
+        return f"relay {short_peer(peer.relay)}"
+    shown = [*through, *peer.addresses]
+    return re.sub("/p2p/[^/]+", "", shown[0]) if shown else "–"
 
 
 def _origin(peer: PeerView) -> str:

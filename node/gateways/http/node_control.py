@@ -9,7 +9,7 @@ from typing import Literal
 
 from node.coordination.explain import Explanation
 from node.coordination_service import Coordination
-from node.interfaces import PeerInfo
+from node.interfaces import PeerInfo, RelayInfo
 from protocol import PeerAdvert, PeerId, Receipt
 
 
@@ -23,6 +23,7 @@ class NodeInfo:
         agent: its program and version.
         advert: what it can do, and how busy it is.
         started_at: in milliseconds since the epoch.
+        relays: those that it is to be reached through.
     """
 
     peer_id: PeerId
@@ -30,6 +31,7 @@ class NodeInfo:
     agent: str
     advert: PeerAdvert
     started_at: int
+    relays: tuple[RelayInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from node.coordination.dead_letters import retry_of
 from node.coordination.explain import Explanation, Verdict
 from node.coordination.hindrances import Reason, Wait
 from node.gateways.http.node_control import Health, NodeInfo
-from node.interfaces import Change, PeerInfo, PeerSource
+from node.interfaces import Change, PeerInfo, PeerSource, RelayInfo
 from protocol import (
     ErrorCode,
     Failure,
@@ -411,6 +411,8 @@ class PeerView(_Response):
     """Whether all of this is what others say: neither the peer itself nor the operator has said anything."""
     clock_offset_ms: int | None
     """How far its clock was ahead of the node's when the session began."""
+    relay: PeerId | None = None
+    """The peer that passes the session on; null when there is none, or it goes straight to the peer."""
 
     @classmethod
     def of(cls, info: PeerInfo) -> Self:
@@ -429,6 +431,21 @@ class PeerList(_Response):
         return cls(peers=tuple(map(PeerView.of, infos)))
 
 
+class RelayView(_Response):
+    """A relay that the node is to be reached through."""
+
+    peer_id: PeerId
+    reserved: bool
+    """Whether others can reach the node through it."""
+    last_error: str
+    """Why they cannot; empty when they can, or it was not tried yet."""
+
+    @classmethod
+    def of(cls, info: RelayInfo) -> Self:
+        """Describe a relay."""
+        return cls.model_validate(info)
+
+
 class NodeView(_Response):
     """The node itself."""
 
@@ -442,6 +459,8 @@ class NodeView(_Response):
     started_at: int
     """In milliseconds since the epoch."""
     started_at_iso: str
+    relays: tuple[RelayView, ...] = ()
+    """Those that it is to be reached through."""
 
     @classmethod
     def of(cls, info: NodeInfo) -> Self:
@@ -453,6 +472,7 @@ class NodeView(_Response):
             advert=info.advert,
             started_at=info.started_at,
             started_at_iso=iso_time(info.started_at),
+            relays=tuple(map(RelayView.of, info.relays)),
         )
 
 

@@ -6,6 +6,8 @@ import { randomUUID } from 'node:crypto'
 import { text } from 'node:stream/consumers'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { identify } from '@libp2p/identify'
 import { tcp } from '@libp2p/tcp'
 import { lpStream } from '@libp2p/utils'
 import { webSockets } from '@libp2p/websockets'
@@ -46,11 +48,13 @@ const [address, kind] = process.argv.slice(2)
 const prompt = await text(process.stdin)
 
 const client = await createLibp2p({
-  transports: [tcp(), webSockets()],
+  transports: [tcp(), webSockets(), circuitRelayTransport()],
   connectionEncrypters: [noise()],
-  streamMuxers: [yamux()]
+  streamMuxers: [yamux()],
+  services: { identify: identify() }
 })
-const stream = lpStream(await client.dialProtocol(multiaddr(address), PROTOCOL), { maxDataLength: MAX_FRAME_BYTES })
+const opened = await client.dialProtocol(multiaddr(address), PROTOCOL, { runOnLimitedConnection: true })
+const stream = lpStream(opened, { maxDataLength: MAX_FRAME_BYTES })
 
 await writeFrame(stream, {
   type: 'submit',

@@ -13,6 +13,7 @@ from node.coordination.diagnosis import (
     Symptom,
     explain_listening,
     explain_probe,
+    explain_relay,
     explain_state,
     explain_unreachable,
 )
@@ -36,6 +37,13 @@ SAYINGS = {
     Symptom.ITSELF: ("leads back to the node that asked", "other machine"),
     Symptom.INCOMPATIBLE: ("does not speak this version", "Update the older"),
     Symptom.NO_SESSION: ("no session came about", "see the log"),
+    Symptom.RELAY_UNREACHABLE: ("the relay cannot be reached", "before /p2p-circuit"),
+    Symptom.NO_RELAY: ("does not serve as a relay", "--relay-service"),
+    Symptom.NO_RESERVATION: ("is it running with --relay?", "start it with --relay"),
+    Symptom.RELAY_REFUSES: ("certain peers only", "--relay-for"),
+    Symptom.RELAY_FULL: ("no room for more", "another relay"),
+    Symptom.PEER_SILENT: ("does not get through to it", "within a minute"),
+    Symptom.RELAY_BROKEN: ("ended the conversation", "another relay"),
 }
 
 
@@ -144,6 +152,44 @@ LISTENING = {
     (Reach.LOCAL, Reach.PRIVATE): (Level.OK, "same private network"),
     (Reach.PUBLIC, Reach.LOCAL): (Level.OK, "public address"),
 }
+
+
+@pytest.mark.parametrize(
+    ("reaches", "relays", "said"),
+    [
+        ((), 1, "listens nowhere, and is reached from elsewhere through a relay"),
+        ((Reach.LOCAL,), 2, "for this machine only, and is reached from elsewhere through 2 relays"),
+        ((Reach.PRIVATE,), 1, "in a private network, and is reached from elsewhere through a relay"),
+        ((Reach.PUBLIC,), 1, "public address"),
+    ],
+)
+def test_a_node_that_is_reached_through_a_relay_needs_no_address_of_its_own(
+    reaches: tuple[Reach, ...], relays: int, said: str
+) -> None:
+    """So that it listens nowhere is nothing to warn of."""
+    (finding,) = explain_listening(reaches, relays)
+    assert (finding.level, said in finding.text) == (Level.OK, True)
+
+
+@pytest.mark.parametrize(
+    ("reserved", "error", "level", "said"),
+    [
+        (True, "", Level.OK, "others reach it through that relay"),
+        (False, "it is full", Level.PROBLEM, "nobody reaches it through that relay: it is full"),
+        (False, "", Level.PROBLEM, "nobody reaches it through that relay yet"),
+    ],
+)
+def test_a_relay_of_the_node_is_examined(*, reserved: bool, error: str, level: Level, said: str) -> None:
+    """Whether it has a reservation, and why not."""
+    finding = explain_relay(ME, reserved=reserved, error=error)
+    assert (finding.level, said in finding.text) == (level, True)
+
+
+def test_trouble_at_a_relay_says_nothing_about_the_network_of_the_peer() -> None:
+    """Only what a dial of the peer itself met does."""
+    assert explain_unreachable("P", [probe(Symptom.NO_RESERVATION, Reach.LOCAL)]) == []
+    (finding,) = explain_unreachable("P", [probe(Symptom.NO_RESERVATION, Reach.LOCAL), probe(Symptom.TIMED_OUT)])
+    assert "behind a firewall or NAT" in finding.text
 
 
 @pytest.mark.parametrize("reaches", LISTENING)

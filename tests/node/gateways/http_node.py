@@ -23,7 +23,7 @@ from node.gateways.http.gateway import Gateway
 from node.gateways.http.node_control import Health, NodeControl, NodeInfo
 from node.gateways.http.openapi import openapi_document
 from node.gateways.http.server import serve
-from node.interfaces import Clock, PeerInfo, Store
+from node.interfaces import Clock, PeerInfo, RelayInfo, Store
 from node.manager import TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryAgents, MemoryStore
@@ -77,6 +77,7 @@ class ScriptedNode(NodeControl):
             agent="peertask/test",
             advert=advert,
             started_at=1_800_000_000_000,
+            relays=(RelayInfo(PEER_ID, reserved=False, last_error="it is full"),),
         )
 
     def health(self) -> Health:

@@ -22,6 +22,7 @@ async def test_the_node_tells_who_it_is(tmp_path: Path) -> None:
             "advert": {"kinds": ["echo", "mock"], "personas": [], "slots": 4, "load": 1},
             "started_at": 1_800_000_000_000,
             "started_at_iso": "2027-01-15T08:00:00.000Z",
+            "relays": [{"peer_id": PEER_ID, "reserved": False, "last_error": "it is full"}],
         }
 
 

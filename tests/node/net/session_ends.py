@@ -112,9 +112,13 @@ class PipeCarrier:
         endings: how it was ended, in order: "close" or "abort".
         ended: set when it is gone.
         remote_host: where the peer comes from.
+        relay_id: through which relay.
+        is_needed: whether somebody else has a use for it.
     """
 
     remote_host = "192.0.2.7"
+    relay_id = ""
+    is_needed = False
 
     def __init__(self, *pipes: Pipe) -> None:
         self._pipes = pipes
@@ -151,7 +155,7 @@ class RecordingOwner:
         accepts: whether sessions may go on.
         last: whether the connection carries one session only.
         defect: raised by everything that a session tells or asks, if it is an exception.
-        greetings, frames, adverts, endings: what it was told.
+        greetings, frames, adverts, moves, endings: what it was told.
     """
 
     def __init__(self, *, limits: Limits | None = None, load: int = 3) -> None:
@@ -163,6 +167,7 @@ class RecordingOwner:
         self.greetings: list[Session] = []
         self.frames: list[Frame] = []
         self.adverts: list[PeerAdvert | None] = []
+        self.moves: list[tuple[str, ...]] = []
         self.endings: list[str] = []
         self._changed = trio.Event()
 
@@ -190,6 +195,11 @@ class RecordingOwner:
     def adverted(self, session: Session) -> None:
         """Note it."""
         self.adverts.append(session.advert)
+        self._tell_change()
+
+    def moved(self, session: Session, addresses: tuple[str, ...]) -> None:  # noqa: ARG002
+        """Note it."""
+        self.moves.append(addresses)
         self._tell_change()
 
     def ended(self, session: Session) -> None:

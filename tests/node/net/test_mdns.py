@@ -51,9 +51,10 @@ class Searcher:
 
 
 async def test_two_nodes_of_a_network_find_each_other() -> None:
-    """What only the machine itself can reach is not announced."""
+    """What only the machine itself can reach is not announced, nor where it is reached through a relay."""
     one, other = a_peer(), a_peer()
-    first = Searcher(one, at("127.0.0.1", one), at("10.0.0.1", one))
+    relayed = f"{at('10.0.0.3', a_peer())}/p2p-circuit/p2p/{one}"
+    first = Searcher(one, at("127.0.0.1", one), at("10.0.0.1", one), relayed)
     second = Searcher(other, at("10.0.0.2", other), at("169.254.0.2", other))
     with trio.fail_after(LIMIT_S):
         async with open_background() as nursery:

@@ -342,6 +342,18 @@ async def test_an_offer_is_a_credit_only_when_it_asks_for_work() -> None:
             assert session.offered == 2
 
 
+async def test_a_peer_tells_where_it_can_be_dialled_now() -> None:
+    """An Offer that does not say so changes nothing; one without addresses says that it cannot be any more."""
+    owner = RecordingOwner()
+    with trio.fail_after(10):
+        async with raw_peer(owner) as (_, peer, _):
+            here = "/ip4/192.0.2.7/tcp/4001"
+            await peer.say(Hello(addresses=(here,)), Offer(slots=1), Offer(slots=1, addresses=(here,)))
+            await peer.say(Offer(slots=1, addresses=()), Submit(make_task()))
+            await owner.wait_for_frames(1)
+            assert owner.moves == [(here,), ()]
+
+
 async def test_silence_ends_a_session_at_the_agreed_second_and_without_a_word(autojump_clock: MockClock) -> None:
     """The connection is aborted at once, because a frozen peer reads no goodbye."""
     del autojump_clock

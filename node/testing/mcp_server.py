@@ -53,7 +53,7 @@ class TestMcpServer:
 
     ::
 
-        server = TestMcpServer(Desk(tasks=manager, work=door, own_id=peer_id, clock=clock))
+        server = TestMcpServer(Desk(tasks=node.manager, work=node.work, own_id=node.peer_id))
         server.then("claim_task", Delay(500), Raise(PeertaskError("try later", code=ErrorCode.BUSY)))
         async with server.connect() as client:
             answer = await client.call_tool("claim_task", {"agent_id": "agent-1"})

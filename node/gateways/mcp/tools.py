@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
 import trio
 from pydantic import BaseModel, ValidationError
 
+from node.clock import SystemClock
 from node.coordination.naming import resolve_names
 from node.gateways.http.errors import refuse_invalid
 from node.gateways.http.limits import SAVE_PATIENCE_S
@@ -67,7 +68,7 @@ class Desk:
     tasks: TaskService
     work: WorkService
     own_id: PeerId
-    clock: Clock
+    clock: Clock = field(default_factory=SystemClock)
     check_persona: Callable[[str | None], Awaitable[None]] = take_any_persona
 
 

@@ -224,6 +224,17 @@ async def test_a_claim_that_cannot_be_saved_is_given_back(monkeypatch: pytest.Mo
         assert at.setting.record(task_id).status is TaskStatus.PENDING
 
 
+async def test_a_task_that_cannot_be_saved_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planner is told that it is taken in, and what to do."""
+    monkeypatch.setattr("node.gateways.waiting.SAVE_PATIENCE_S", 0.05)
+    store = HeldStore()
+    async with place(store) as at:
+        store.hold()
+        error = await at.refused("enqueue_task", description="wait for the disk")
+        assert (error["code"], "is taken in, but not saved yet" in error["message"]) == ("STORE_FAILED", True)
+        store.release()
+
+
 # --- the schemas -----------------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ from node.gateways.mcp.models import (
     StatusArguments,
     WaitingTasks,
 )
+from node.gateways.mcp.schemas import schema_of
 from node.gateways.waiting import done_and_saved, ended, not_saved, saved
 from node.interfaces import Clock, GraphTask, Output, TaskService
 from node.work_service import AgentRegistration, Claim, WorkService
@@ -101,12 +102,12 @@ class Tool:
     @cached_property
     def input_schema(self) -> JsonObject:
         """The JSON schema of what is sent."""
-        return self.arguments.model_json_schema()
+        return schema_of(self.arguments, "validation")
 
     @cached_property
     def output_schema(self) -> JsonObject:
         """The JSON schema of what is answered."""
-        return self.answer.model_json_schema(mode="serialization")
+        return schema_of(self.answer, "serialization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,7 @@ TOOLS: Final[Mapping[str, Tool]] = {tool.name: tool for tool in _ALL}
 
 
 async def _placed(desk: Desk, asked: PlannedTask, fields: JsonObject) -> GraphTask:
+    await trio.lowlevel.checkpoint()  # ten thousand of them would hold the node up
     await desk.check_persona(asked.persona)
     now = desk.clock.now()
     task = Task.new(**{**fields, "sender": desk.own_id, "timestamp": now})

@@ -249,6 +249,8 @@ async def test_every_tool_says_what_it_takes_and_gives() -> None:
                 assert schema is not None
                 Draft202012Validator.check_schema(schema)
                 assert schema["type"] == "object"
+            described = tool.input_schema["properties"].items()
+            assert [name for name, field in described if "description" not in field] == [], tool.name
             assert tool.meta is not None
             assert tool.meta["peertask/role"] in {"planner", "worker"}
 

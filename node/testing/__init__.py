@@ -12,6 +12,9 @@ seam:
 - `RecordingHandler`: remembers what channels bring;
 - `HeldStore`: says that a change is saved only when the test lets it;
 - `FakeAgentSession`: an outside worker that does at the work door what it is told to;
+- `TestMcpServer`: a real server of the Model Context Protocol in memory, over the services of a node; it remembers its
+  calls, and fails, delays or answers garbage as told (its `connect` needs the extra `mcp`); `McpWork` is the work door
+  over it;
 - `FakeSqliteDatabase`: the SQLite store in memory, with a connection to look into it.
 
 The checkers raise `ContractViolation`, which names the promise that is broken: `check_store`, `check_executor`,
@@ -26,6 +29,8 @@ from node.testing.executions import TEST_PEER, FakeExecution, make_task
 from node.testing.executor_contract import check_executor
 from node.testing.handlers import RecordingHandler
 from node.testing.held_store import HeldStore
+from node.testing.mcp_server import AnswerWith, McpStep, SeenCall, TestMcpServer
+from node.testing.mcp_work import McpWork
 from node.testing.memory_channel import MAX_QUEUED_FRAMES, MemoryChannel
 from node.testing.memory_hub import MemoryHub, open_memory_hub
 from node.testing.memory_network import MemoryNetwork
@@ -68,6 +73,7 @@ __all__ = [
     "NO_FAULTS",
     "START_MS",
     "TEST_PEER",
+    "AnswerWith",
     "ContractViolation",
     "Delay",
     "Disk",
@@ -79,6 +85,8 @@ __all__ = [
     "Hang",
     "HeldStore",
     "Latency",
+    "McpStep",
+    "McpWork",
     "MemoryChannel",
     "MemoryHub",
     "MemoryNetwork",
@@ -90,6 +98,7 @@ __all__ = [
     "Return",
     "Scenario",
     "ScriptedExecutor",
+    "SeenCall",
     "SeenExecution",
     "SimulatedNode",
     "SimulatedStore",
@@ -97,6 +106,7 @@ __all__ = [
     "SimulationFailed",
     "SimulationReport",
     "Step",
+    "TestMcpServer",
     "TrioClock",
     "Until",
     "Violation",

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from node.coordination_service import Coordination
 from node.gateways.http.event_stream import Stopping
 from node.gateways.http.events import KEEP_ALIVE_S
-from node.gateways.http.limits import SAVE_PATIENCE_S
 from node.gateways.http.node_control import NodeControl
 from node.gateways.http.request_models import Submission
-from node.interfaces import Change, Clock, GraphTask, TaskService
+from node.gateways.waiting import ended, saved
+from node.interfaces import Clock, GraphTask, TaskService
 from node.work_service import WorkService
 from protocol import (
     MAX_PAYLOAD_BYTES,
@@ -178,17 +178,7 @@ class Gateway:
         Raises:
             PeertaskError: code STORE_FAILED, when that takes too long; the task is taken in all the same.
         """
-        with trio.move_on_after(SAVE_PATIENCE_S) as patience:
-            async with self.service.watch(record.id, record.seq - 1) as changes:
-                async for _ in changes:
-                    break
-        if patience.cancelled_caught:
-            raise PeertaskError(
-                f"task {record.id} is taken in, but not saved yet: the store of the node does not answer",
-                code=ErrorCode.STORE_FAILED,
-                remedy=f"It goes on when the store does; see the node's log, and later `peertask show {record.id}`",
-            )
-        return self.service.get_task(record.id)
+        return await saved(self.service, record)
 
     async def ended(self, task_id: TaskId, wait_s: float) -> TaskRecord:
         """Return the record of a task when it has ended, at the latest after a time, or when the node stops.
@@ -199,11 +189,5 @@ class Gateway:
         record = self.service.get_task(task_id)
         if wait_s and not record.terminal:
             with trio.move_on_after(wait_s), self.stopping.ends():
-                record = await self._last(record)
+                record = await ended(self.service, record)
         return self.service.get_task(record.id)
-
-    async def _last(self, record: TaskRecord) -> TaskRecord:
-        async with self.service.watch(record.id, record.seq) as changes:
-            async for change in changes:
-                record = change.record if isinstance(change, Change) else record
-        return record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import trio
 
@@ -11,11 +10,10 @@ from node.gateways.http.gateway import Call, Gateway, Reply
 from node.gateways.http.limits import SAVE_PATIENCE_S
 from node.gateways.http.response_models import TaskView
 from node.gateways.http.work_models import AgentList, AgentView, ClaimView, HeldTaskView
+from node.gateways.waiting import done_and_saved, not_saved
 from node.interfaces import Output
 from node.work_service import AgentRegistration, Claim
-from protocol import ErrorCode, PeertaskError, TaskRecord, parse_task_id
-
-_Value = TypeVar("_Value")
+from protocol import PeertaskError, TaskRecord, parse_task_id
 
 _NO_CONTENT = 204
 
@@ -24,7 +22,7 @@ async def register(gateway: Gateway, call: Call) -> Reply:
     """Let an agent take part."""
     body = call.body
     registration = AgentRegistration(id=body.id, kinds=body.kinds, persona=body.persona)
-    agent = await _saved(gateway.work.register(registration))
+    agent = await done_and_saved(gateway.work.register(registration))
     return Reply(AgentView.of(await gateway.work.heartbeat(agent.id)))
 
 
@@ -40,7 +38,7 @@ async def heartbeat(gateway: Gateway, call: Call) -> Reply:
 
 async def deregister(gateway: Gateway, call: Call) -> Reply:
     """Let an agent go."""
-    await _saved(gateway.work.deregister(_agent(call)))
+    await done_and_saved(gateway.work.deregister(_agent(call)))
     return Reply(None, _NO_CONTENT)
 
 
@@ -53,7 +51,7 @@ async def claim(gateway: Gateway, call: Call) -> Reply:
                 return await gateway.work.claim_task(_agent(call), parse_task_id(call.query.task))
             return await gateway.work.claim(_agent(call), call.query.wait)
         if patience.cancelled_caught:
-            raise _not_saved()
+            raise not_saved()
         return None
 
     claimed = await _for_client(call, work)
@@ -97,14 +95,7 @@ def _agent(call: Call) -> str:
 
 
 async def _ended(work: Awaitable[TaskRecord]) -> Reply:
-    return Reply(TaskView.of(await _saved(work)))
-
-
-async def _saved(work: Awaitable[_Value]) -> _Value:
-    """Return what comes of something that is to be saved, unless that takes too long."""
-    with trio.move_on_after(SAVE_PATIENCE_S):
-        return await work
-    raise _not_saved()
+    return Reply(TaskView.of(await done_and_saved(work)))
 
 
 async def _for_client(call: Call, work: Callable[[], Awaitable[Claim | None]]) -> Claim | None:
@@ -126,11 +117,3 @@ async def _for_client(call: Call, work: Callable[[], Awaitable[Claim | None]]) -
     if refused is not None:
         raise refused
     return claimed
-
-
-def _not_saved() -> PeertaskError:
-    return PeertaskError(
-        "this is taken in, but not saved yet: the store of the node does not answer",
-        code=ErrorCode.STORE_FAILED,
-        remedy="Repeat it later; see the node's log",
-    )

@@ -175,7 +175,7 @@ async def test_a_node_that_drains_gives_no_more_work(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_saved_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk does not answer, a result is taken in and the worker is told to repeat it; then it is complete."""
-    monkeypatch.setattr("node.gateways.http.work_handlers.SAVE_PATIENCE_S", 0.05)
+    monkeypatch.setattr("node.gateways.waiting.SAVE_PATIENCE_S", 0.05)
     store = HeldStore()
     async with workplace(tmp_path, store) as at:
         agent = await at.join()

@@ -1,0 +1,1 @@
+"""The gateway for agents that speak the Model Context Protocol: `tools` translates, `server` speaks it."""

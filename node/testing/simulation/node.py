@@ -16,7 +16,7 @@ from node.dispatcher import Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Executor
+from node.interfaces import Executor, GraphTask
 from node.manager import TaskManager
 from node.retention import Capacity
 from node.testing.memory_channel import MemoryChannel
@@ -348,6 +348,23 @@ class SimulatedNode:
         self.manager.submit(task, requester=self.peer_id, target=target, deadline=deadline, fresh=True)
         self.world.trace.note(self.name, "is asked for", task.id, f"by {to.name if to else 'anybody'}")
         return task.id
+
+    def ask_graph(self, graph: Sequence[GraphTask], *, timeout: float | None = None) -> None:
+        """Have tasks done that depend on each other, as `Node.submit_graph`; asking again changes nothing.
+
+        Args:
+            graph: the tasks; their deadlines are set here.
+            timeout: how long they may take in all, in seconds; None for as long as they take.
+
+        Raises:
+            NodeIsDown: there is nobody to ask.
+            PeertaskError: as `submit`, and CONFLICT when some of them are there and others are not.
+        """
+        deadline = None if timeout is None else self.clock.now() + round(timeout * 1000)
+        placed = [one._replace(deadline=deadline) for one in graph]
+        self.manager.submit_graph(placed, requester=self.peer_id)
+        for one in placed:
+            self.world.trace.note(self.name, "is asked for", one.task.id, f"by {one.target or 'anybody'}, in a graph")
 
     def cancel(self, task_id: TaskId) -> TaskRecord:
         """Ask for a task to be stopped; raises `NodeIsDown` or `TaskNotFound`."""

@@ -39,6 +39,7 @@ class Scenario:
         seconds: for how long tasks come and faults happen, in seconds of the simulation.
         executors: returns the executors of one process of a node; what is left to chance is drawn from the generator.
         task: returns fields of a task by name, such as ``kind`` and ``retry``; drawn likewise.
+        graphed: how many tasks belong to graphs, on the average; 0 to 1.
         hurried: how many tasks have a deadline; 0 to 1.
         cancelled: how many tasks are cancelled; 0 to 1.
         repeated: how many tasks are asked for twice; 0 to 1.
@@ -57,6 +58,7 @@ class Scenario:
     seconds: float = 20.0
     executors: Callable[[random.Random], Iterable[Executor]] = _workers
     task: Callable[[random.Random], Mapping[str, Any]] = draw_task
+    graphed: float = 0.25
     hurried: float = 0.2
     cancelled: float = 0.1
     repeated: float = 0.1

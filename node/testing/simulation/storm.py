@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
 
 from node.testing.clocks import START_MS
+from node.testing.simulation.graphs import LARGEST_GRAPH, SMALLEST_GRAPH, GraphVisitor
 from node.testing.simulation.node import SimulatedNode
 from node.testing.simulation.world import Simulation
 from protocol import PeertaskError, Task, TaskNotFound
@@ -19,6 +20,8 @@ COME_AGAIN_S = 5.0
 AIMED = 0.75
 # How much more or less often than on the average a fault happens in a run.
 SWARM = (0, 0.5, 1, 2.5)
+# In which part of the time of a run all tasks come: in a rush, nodes are full.
+RUSH = (0.2, 1, 1)
 
 _Fault = Callable[[SimulatedNode, SimulatedNode], None]
 
@@ -27,10 +30,24 @@ async def storm(sim: Simulation) -> None:
     """Ask for tasks at random moments of random nodes, while the faults of the scenario happen at others."""
     rng, seconds = sim.rng, sim.scenario.seconds
     sim.visitors += sim.scenario.tasks
-    for number in range(sim.scenario.tasks):
-        sim.timeline.after(rng.uniform(0, seconds), _Visitor(sim, number).come)
+    rush_s = seconds * rng.choice(RUSH)
+    for visitor in _visitors(sim):
+        sim.timeline.after(rng.uniform(0, rush_s), visitor.come)
     _Weather(sim).plan()
     await trio.sleep(seconds)
+
+
+def _visitors(sim: Simulation) -> Iterator[_Visitor | GraphVisitor]:
+    """Yield who comes; together they want as many tasks as the scenario says."""
+    rng, scenario = sim.rng, sim.scenario
+    in_graphs = scenario.tasks * scenario.graphed * rng.choice(SWARM)
+    number = 0
+    while number < scenario.tasks:
+        left = scenario.tasks - number
+        size = min(rng.randint(SMALLEST_GRAPH, LARGEST_GRAPH), scenario.capacity.open_tasks, left)
+        is_graph = number < in_graphs and size >= SMALLEST_GRAPH
+        yield GraphVisitor(sim, number, size) if is_graph else _Visitor(sim, number)
+        number += size if is_graph else 1
 
 
 class _Visitor:

@@ -12,7 +12,18 @@ from node.gateways.p2p import PeerGateway
 from node.interfaces import Change, Channel, Outcome
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
-from protocol import ErrorCode, Failure, PeertaskError, Submit, Task, TaskFailed, new_task_id
+from protocol import (
+    ErrorCode,
+    Failure,
+    PeerId,
+    PeertaskError,
+    Submit,
+    Task,
+    TaskFailed,
+    TaskId,
+    TaskRecord,
+    new_task_id,
+)
 
 Append = Callable[[Sequence[Change]], None]
 
@@ -86,6 +97,16 @@ class _StartsWithNothing(Dispatcher):
         """Leave what the store held."""
 
 
+class _LooksAtNoDependency(Dispatcher):
+    def _holds_back(self, record: TaskRecord) -> bool:  # noqa: ARG002 - as the dispatcher has it
+        return False
+
+
+class _StopsTheParentOnly(TaskManager):
+    def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:  # noqa: ARG002 - as above
+        return self._cancel(self.latest(task_id))
+
+
 class _LosesWrites(SimulatedStore):
     def append(self, changes: Sequence[Change]) -> None:
         if self._rng.random() < 0.01 and self._committed is not None:
@@ -103,6 +124,8 @@ DEFECTS = {
     "heeds no quota at either side": (Parts(gateway=_HasNoQuota, dispatcher=_AsksForMore), "bounded queues"),
     "leaks the slots of busy peers": (Parts(dispatcher=_LeaksSlots), "bounded queues"),
     "begins with nothing after a crash": (Parts(dispatcher=_StartsWithNothing), "every task ends"),
+    "begins what waits for others": (Parts(dispatcher=_LooksAtNoDependency), "dependencies first"),
+    "stops a parent without its children": (Parts(manager=_StopsTheParentOnly), "cancel means stopped"),
     "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),
 }
 

@@ -170,7 +170,7 @@ def test_the_command_explains_the_first_seed_that_breaks_a_promise(capsys: pytes
     arguments = ["simulate", "--scenario", f"{__name__}:DEFECT", "--count", "2"]
     assert run_command(arguments, Manner.of(arguments)) == ExitCode.FAILED
     told = capsys.readouterr().out
-    assert "seed 0 breaks promises:" in told
+    assert "seed 0 breaks promises (" in told
     assert "seed 1 breaks promises too: peertask simulate --seed 1" in told
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -19,7 +19,9 @@ from node.gateways.p2p import PeerGateway
 from node.interfaces import Executor, GraphTask
 from node.manager import TaskManager
 from node.retention import Capacity
+from node.stores.memory import MemoryAgents
 from node.testing.memory_channel import MemoryChannel
+from node.testing.simulation.door import Request
 from node.testing.simulation.judge import Judge
 from node.testing.simulation.links import Links
 from node.testing.simulation.network import SimulatedNetwork
@@ -28,10 +30,18 @@ from node.testing.simulation.store import SimulatedStore
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import NodeClock
 from node.testing.simulation.watched_executor import WatchedExecutor
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
+from node.work_service import AgentStore
 from protocol import Frame, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
 
 # A graceful stop waits so long for what runs; as the setting `drain_s` of a node.
 DRAIN_S = 10.0
+# Silent agents are forgotten so often.
+SWEEP_INTERVAL_S = 10.0
+
+_T = TypeVar("_T")
 
 
 class NodeIsDown(Exception):
@@ -48,6 +58,7 @@ class Parts:
         gateway: answers peers.
         delegate: asks peers.
         store: keeps what is saved.
+        work: lets agents work.
     """
 
     manager: type[TaskManager] = TaskManager
@@ -55,6 +66,7 @@ class Parts:
     gateway: type[PeerGateway] = PeerGateway
     delegate: type[RemoteDelegate] = RemoteDelegate
     store: type[SimulatedStore] = SimulatedStore
+    work: type[WorkDoor] = WorkDoor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +78,14 @@ class Make:
         executors: returns the executors of one process.
         limits: what a node takes from one peer.
         capacity: how much a node keeps.
+        lease_ms: the length of a lease, in milliseconds.
     """
 
     parts: Parts
     executors: Callable[[random.Random], Iterable[Executor]]
     limits: Limits
     capacity: Capacity
+    lease_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +138,10 @@ class _Incarnation:
             executors=self.executors,
             access=Access(allow={"*": world.peer_ids}, max_in_flight=make.limits.in_flight),
             usage=self.manager.usage,
+            outside_kinds=lambda: self.work.kinds,
         )
+        self.registry = AgentRegistry(node.agents, node.clock, make.lease_ms, self.network.announce)
+        self.offers = Offers(self.registry.agents)
         self.dispatcher = parts.dispatcher(
             self.manager,
             self.feed,
@@ -134,7 +151,19 @@ class _Incarnation:
             self.remote,
             node.draws(),
             lambda _peer: True,
+            offers=self.offers,
+            lease_ms=make.lease_ms,
         )
+        self.work = parts.work(
+            self.manager,
+            self.registry,
+            self.offers,
+            self.dispatcher,
+            node.clock,
+            own_id=node.peer_id,
+            lease_ms=make.lease_ms,
+        )
+        self.nursery: trio.Nursery | None = None
 
     def advert_for(self, peer_id: PeerId) -> PeerAdvert:
         slots = max((executor.slots for executor in self.executors.values()), default=0)
@@ -148,13 +177,21 @@ class _Incarnation:
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(self.manager.running())
                     await stack.enter_async_context(self.network.running(self.gateway, self.remote, self.advert_for))
-                    nursery = await stack.enter_async_context(open_background())
+                    self.nursery = nursery = await stack.enter_async_context(open_background())
+                    await self.registry.load()
                     nursery.start_soon(self.dispatcher.run)
+                    nursery.start_soon(self._sweep)
                     for peer in node.keeps:
                         self.network.keep(peer)
                     await trio.sleep_forever()
         finally:
+            self.nursery = None
             self.gone.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_INTERVAL_S)
+            await self.work.cleanup_expired()
 
 
 @dataclass(eq=False)
@@ -167,6 +204,7 @@ class SimulatedNode:
         clock: what it takes for the time.
         store: its disk.
         keeps: the peers that it dials.
+        agents: who has registered with it; kept beyond its process, as its tasks are.
     """
 
     world: Surroundings
@@ -175,6 +213,7 @@ class SimulatedNode:
     store: SimulatedStore
     rng: random.Random
     keeps: list[PeerId] = field(default_factory=list)
+    agents: AgentStore = field(default_factory=MemoryAgents)
 
     def __post_init__(self) -> None:
         self._now: _Incarnation | None = None
@@ -382,6 +421,28 @@ class SimulatedNode:
             finally:
                 now.callers.discard(scope)
         raise NodeIsDown(f"{self.name} ended while somebody waited")
+
+    async def call(self, ask: Callable[[WorkDoor], Awaitable[_T]]) -> _T:
+        """Ask something of its work door, in its process; cancelling takes the request back, as who hangs up does.
+
+        Raises:
+            NodeIsDown: there is nobody to ask, or the process ends before it answers.
+            PeertaskError: as the door does.
+        """
+        now = self.running
+        if now.nursery is None:
+            raise NodeIsDown(f"{self.name} has not started yet")
+        request = Request(lambda: ask(now.work))
+        with trio.CancelScope() as scope:
+            now.callers.add(scope)
+            now.nursery.start_soon(request.run)
+            try:
+                await request.answered.wait()
+                return request.answer
+            finally:
+                now.callers.discard(scope)
+                request.scope.cancel()
+        raise NodeIsDown(f"{self.name} ended before it answered")
 
     async def wait(self, task_id: TaskId) -> TaskRecord:
         """Return how a task ended, however often the process ends meanwhile."""

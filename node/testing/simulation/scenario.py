@@ -23,6 +23,8 @@ TASKS = 50
 # So few that some tasks find a full node.
 IN_FLIGHT = 4
 OPEN_TASKS = 12
+# So short that agents lose some of their leases within a run.
+LEASE_MS = 3_000
 
 
 def _workers(rng: random.Random) -> Iterable[Executor]:
@@ -43,6 +45,8 @@ class Scenario:
         hurried: how many tasks have a deadline; 0 to 1.
         cancelled: how many tasks are cancelled; 0 to 1.
         repeated: how many tasks are asked for twice; 0 to 1.
+        agents: how many outside workers there are at the most.
+        lease_ms: the length of a lease, in milliseconds.
         faults: what goes wrong, and how often.
         latency: how long frames take.
         disk: how long stores take.
@@ -62,6 +66,8 @@ class Scenario:
     hurried: float = 0.2
     cancelled: float = 0.1
     repeated: float = 0.1
+    agents: int = 4
+    lease_ms: int = LEASE_MS
     faults: Faults = field(default_factory=Faults)
     latency: Latency = field(default_factory=Latency)
     disk: Disk = field(default_factory=Disk)

@@ -9,8 +9,10 @@ from functools import partial
 import trio
 
 from node.testing.clocks import START_MS
+from node.testing.simulation.agents import send_agents
 from node.testing.simulation.graphs import LARGEST_GRAPH, SMALLEST_GRAPH, GraphVisitor
 from node.testing.simulation.node import SimulatedNode
+from node.testing.simulation.workload import AGENT_KIND
 from node.testing.simulation.world import Simulation
 from protocol import PeertaskError, Task, TaskNotFound
 
@@ -20,6 +22,8 @@ COME_AGAIN_S = 5.0
 AIMED = 0.75
 # How much more or less often than on the average a fault happens in a run.
 SWARM = (0, 0.5, 1, 2.5)
+# How many of the single tasks are for agents, where there are any.
+FOR_AGENTS = 0.3
 # In which part of the time of a run all tasks come: in a rush, nodes are full.
 RUSH = (0.2, 1, 1)
 
@@ -30,6 +34,7 @@ async def storm(sim: Simulation) -> None:
     """Ask for tasks at random moments of random nodes, while the faults of the scenario happen at others."""
     rng, seconds = sim.rng, sim.scenario.seconds
     sim.visitors += sim.scenario.tasks
+    send_agents(sim)
     rush_s = seconds * rng.choice(RUSH)
     for visitor in _visitors(sim):
         sim.timeline.after(rng.uniform(0, rush_s), visitor.come)
@@ -61,7 +66,10 @@ class _Visitor:
         self._timeout = rng.uniform(1, 60) if rng.random() < scenario.hurried else None
         self._cancels = rng.random() < scenario.cancelled
         self._repeats = rng.random() < scenario.repeated
-        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **scenario.task(rng))
+        fields = dict(scenario.task(rng))
+        if sim.agents_at is not None and rng.random() < FOR_AGENTS:
+            self._to, fields["kind"] = sim.agents_at, AGENT_KIND
+        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **fields)
 
     def come(self) -> None:
         """Ask, now or when it is possible."""

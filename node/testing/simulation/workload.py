@@ -11,6 +11,8 @@ from node.interfaces import Execution, Executor, Output
 from protocol import RetryPolicy
 
 KIND = "work"
+AGENT_KIND = "agent"
+"""What no executor does, and agents do."""
 DOOMED = "doomed"
 """The one of a task's params that makes every execution of it fail."""
 

@@ -39,6 +39,7 @@ class Simulation:
         judge: knows what is wrong.
         visitors: how many tasks are still to be asked for; the simulation does not end before.
         nursery: for tasks of the script.
+        agents_at: where those outside workers are whom tasks may be meant for; None for nowhere.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Simulation:
         self.timeline = timeline
         self.judge = judge
         self.visitors = 0
+        self.agents_at: SimulatedNode | None = None
         self.links = Links(nursery, self.timeline, self._draws(), self.trace, scenario.latency)
         self.peer_ids = tuple(PeerId(f"n{number}") for number in range(1, scenario.nodes + 1))
         self._surroundings = Surroundings(
@@ -65,6 +67,7 @@ class Simulation:
                 executors=scenario.executors,
                 limits=scenario.limits,
                 capacity=scenario.capacity,
+                lease_ms=scenario.lease_ms,
             ),
             links=self.links,
             judge=judge,

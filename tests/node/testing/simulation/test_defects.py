@@ -9,9 +9,10 @@ import pytest
 from node.dispatcher import Attempt, Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Channel, Outcome
+from node.interfaces import Change, Channel, Delegation, Outcome
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
+from node.work import WorkDoor
 from protocol import (
     ErrorCode,
     Failure,
@@ -107,6 +108,16 @@ class _StopsTheParentOnly(TaskManager):
         return self._cancel(self.latest(task_id))
 
 
+class _TakesWhatAnybodyDelivers(WorkDoor):
+    def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
+        return self._offers.held.get(task_id) or super()._held(agent_id, task_id, attempt)
+
+
+class _AnswersBeforeItIsSaved(WorkDoor):
+    async def _saved(self, record: TaskRecord) -> TaskRecord:
+        return record
+
+
 class _LosesWrites(SimulatedStore):
     def append(self, changes: Sequence[Change]) -> None:
         if self._rng.random() < 0.01 and self._committed is not None:
@@ -126,6 +137,8 @@ DEFECTS = {
     "begins with nothing after a crash": (Parts(dispatcher=_StartsWithNothing), "every task ends"),
     "begins what waits for others": (Parts(dispatcher=_LooksAtNoDependency), "dependencies first"),
     "stops a parent without its children": (Parts(manager=_StopsTheParentOnly), "cancel means stopped"),
+    "takes the result of a former attempt": (Parts(work=_TakesWhatAnybodyDelivers), "stale results are refused"),
+    "gives agents what is not saved": (Parts(work=_AnswersBeforeItIsSaved), "saved before told"),
     "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),
 }
 

@@ -226,7 +226,7 @@ class Dispatcher(Assigner):
                 if not (record.task.depends_on and self._blocked.takes(record)):
                     self._backlog.update(record)
                 continue
-            if self._offers.knows(record.holder):
+            if self._offers.keeps(record):
                 self._resume(record)
                 continue
             self._record(after_restart(record, self._own_id, self._clock.now()))

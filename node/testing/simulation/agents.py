@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import trio
 
@@ -48,7 +47,8 @@ class SimulatedAgent:
         self._sim = sim
         self._rng = rng
         self._lease_s = sim.scenario.lease_ms / 1000
-        self._session = FakeAgentSession(DistantDoor(node), (KIND, AGENT_KIND), agent_id=f"agent-{number}")
+        self._door = DistantDoor(node)
+        self._session = FakeAgentSession(self._door, (KIND, AGENT_KIND), agent_id=f"agent-{number}")
         self._deliveries = 0
         self._is_known = False
         habits: tuple[tuple[_Habit, float], ...] = (
@@ -60,7 +60,8 @@ class SimulatedAgent:
             (self._fail, 1),
             (self._give_back, 1),
         )
-        self._habits, self._weights = zip(*habits, strict=True)
+        self._habits = [habit for habit, _ in habits]
+        self._weights = [weight for _, weight in habits]
 
     async def live(self) -> None:
         """Take part, and begin anew whatever happens."""
@@ -78,7 +79,6 @@ class SimulatedAgent:
 
     async def _turn(self) -> None:
         if not self._is_known:
-            self._session.claims.clear()
             await self._session.register()
             self._is_known = True
         await self._give_up_former()
@@ -90,17 +90,18 @@ class SimulatedAgent:
             await habit(claim)
 
     async def _give_up_former(self) -> None:
-        """Give back what it was about when the node did not answer; else its signs of life would keep that for ever."""
-        for claim in list(self._session.claims.values()):
-            with suppress(PeertaskError):  # it has lost it already
-                await self._session.give_back(claim=claim)
-            self._session.claims.pop(claim.record.id, None)
+        """Give back what the node says that it has: else its signs of life would keep that for ever.
+
+        An answer may be lost, and so may be what the node had not saved when it said that a lease is over.
+        """
+        self._session.claims.clear()
+        for held in (await self._session.beat()).tasks:
+            await self._door.release(self._session.agent_id, held.task_id, held.attempt)
 
     def _draw_habit(self) -> _Habit:
         if trio.current_time() > self._sim.scenario.seconds:
             return self._do
-        (habit,) = self._rng.choices(self._habits, self._weights)
-        return habit
+        return self._rng.choices(self._habits, self._weights)[0]
 
     def _note(self, what: str, claim: Claim | None = None) -> None:
         self._sim.trace.note(self._session.agent_id, what, None if claim is None else claim.record.id)

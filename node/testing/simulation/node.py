@@ -16,7 +16,7 @@ from node.dispatcher import Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Executor, GraphTask
+from node.interfaces import Change, Executor, GraphTask, Lagged
 from node.manager import TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryAgents
@@ -430,9 +430,33 @@ class SimulatedNode:
             PeertaskError: as the door does.
         """
         now = self.running
+        return await self._request(now, lambda: ask(now.work))
+
+    async def watch(self, task_id: TaskId, after_seq: int, take: Callable[[Change | Lagged], None]) -> None:
+        """Watch a task as `TaskService.watch`, until its last fact; cancelling hangs up.
+
+        Args:
+            task_id: which.
+            after_seq: the last fact that the watcher knows.
+            take: called with whatever comes.
+
+        Raises:
+            NodeIsDown: there is nobody to ask, or the process ends before the task.
+            TaskNotFound: the node does not know it.
+        """
+        now = self.running
+
+        async def read() -> None:
+            async with now.manager.watch(task_id, after_seq) as changes:
+                async for change in changes:
+                    take(change)
+
+        await self._request(now, read)
+
+    async def _request(self, now: _Incarnation, ask: Callable[[], Awaitable[_T]]) -> _T:
         if now.nursery is None:
             raise NodeIsDown(f"{self.name} has not started yet")
-        request = Request(lambda: ask(now.work))
+        request = Request(ask)
         with trio.CancelScope() as scope:
             now.callers.add(scope)
             now.nursery.start_soon(request.run)

@@ -45,6 +45,7 @@ class Scenario:
         hurried: how many tasks have a deadline; 0 to 1.
         cancelled: how many tasks are cancelled; 0 to 1.
         repeated: how many tasks are asked for twice; 0 to 1.
+        watched: how many of the single tasks are watched; 0 to 1.
         agents: how many outside workers there are at the most.
         lease_ms: the length of a lease, in milliseconds.
         faults: what goes wrong, and how often.
@@ -66,6 +67,7 @@ class Scenario:
     hurried: float = 0.2
     cancelled: float = 0.1
     repeated: float = 0.1
+    watched: float = 0.1
     agents: int = 4
     lease_ms: int = LEASE_MS
     faults: Faults = field(default_factory=Faults)

@@ -12,6 +12,7 @@ from node.testing.clocks import START_MS
 from node.testing.simulation.agents import send_agents
 from node.testing.simulation.graphs import LARGEST_GRAPH, SMALLEST_GRAPH, GraphVisitor
 from node.testing.simulation.node import SimulatedNode
+from node.testing.simulation.watchers import SimulatedWatcher
 from node.testing.simulation.workload import AGENT_KIND
 from node.testing.simulation.world import Simulation
 from protocol import PeertaskError, Task, TaskNotFound
@@ -66,6 +67,7 @@ class _Visitor:
         self._timeout = rng.uniform(1, 60) if rng.random() < scenario.hurried else None
         self._cancels = rng.random() < scenario.cancelled
         self._repeats = rng.random() < scenario.repeated
+        self._watches = rng.random() < scenario.watched
         fields = dict(scenario.task(rng))
         if sim.agents_at is not None and rng.random() < FOR_AGENTS:
             self._to, fields["kind"] = sim.agents_at, AGENT_KIND
@@ -77,6 +79,8 @@ class _Visitor:
             self._sim.timeline.after(self._sim.rng.uniform(0, COME_AGAIN_S), self.come)
             return
         self._sim.visitors -= 1
+        if self._watches:
+            self._sim.nursery.start_soon(SimulatedWatcher(self._sim, self._node, self._task.id).live)
         if self._repeats:
             self._later(self._ask)
         if self._cancels:
@@ -124,6 +128,7 @@ class _Weather:
             (faults.partitions, self._partition),
             (faults.breaks, self._break),
             (faults.full_disks, self._fill_disk),
+            (faults.jumps, self._set_clock),
         )
         for mean, fault in kinds:
             # Runs differ in what goes wrong much, and what not at all: that finds more than a bit of everything.
@@ -177,6 +182,13 @@ class _Weather:
     def _fill_disk(self, node: SimulatedNode, _other: SimulatedNode) -> None:
         node.fill_disk()
         self._sim.timeline.after(self._lasts(), node.free_disk)
+
+    def _set_clock(self, node: SimulatedNode, _other: SimulatedNode) -> None:
+        furthest = self._sim.scenario.faults.jump_ms
+        ms = self._sim.rng.randint(-furthest, furthest)
+        self._sim.trace.note(node.name, "has its clock set", None, f"by {ms} ms")
+        self._sim.judge.counts["clock jumps"] += 1
+        node.clock.jump(ms)
 
 
 def _draw_count(rng: random.Random, mean: float) -> int:

@@ -9,7 +9,7 @@ import pytest
 from node.dispatcher import Attempt, Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Channel, Delegation, Outcome
+from node.interfaces import Change, Channel, Delegation, Lagged, Outcome
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
 from node.work import WorkDoor
@@ -118,6 +118,11 @@ class _AnswersBeforeItIsSaved(WorkDoor):
         return record
 
 
+class _TellsWatchersNothingOld(TaskManager):
+    async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:  # noqa: ARG002 - as above
+        return []
+
+
 class _LosesWrites(SimulatedStore):
     def append(self, changes: Sequence[Change]) -> None:
         if self._rng.random() < 0.01 and self._committed is not None:
@@ -139,6 +144,7 @@ DEFECTS = {
     "stops a parent without its children": (Parts(manager=_StopsTheParentOnly), "cancel means stopped"),
     "takes the result of a former attempt": (Parts(work=_TakesWhatAnybodyDelivers), "stale results are refused"),
     "gives agents what is not saved": (Parts(work=_AnswersBeforeItIsSaved), "saved before told"),
+    "tells watchers nothing that was before": (Parts(manager=_TellsWatchersNothingOld), "watchers miss nothing"),
     "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),
 }
 

@@ -21,11 +21,11 @@ from node.manager import TaskManager
 from node.retention import Capacity
 from node.stores.memory import MemoryAgents
 from node.testing.memory_channel import MemoryChannel
-from node.testing.simulation.door import Request
 from node.testing.simulation.judge import Judge
 from node.testing.simulation.links import Links
 from node.testing.simulation.network import SimulatedNetwork
 from node.testing.simulation.process import Process, Processes
+from node.testing.simulation.request import Request
 from node.testing.simulation.store import SimulatedStore
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import NodeClock

@@ -298,6 +298,10 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
                 found.append(record)
         return found
 
+    def unsaved_tasks(self) -> list[TaskRecord]:
+        """Return the records of the tasks with facts that wait to be saved; see `TaskService.unsaved_tasks`."""
+        return list(self._unsaved.values())
+
     def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
         """Ask for a task and its children to be stopped; see `TaskService.cancel_task`."""
         record = self.latest(task_id)

@@ -25,7 +25,9 @@ def submit_again(
         For each, in their order, the record of the new task or why there is none.
     """
     asked = list(task_ids)
-    retried = retries_among(service.list_tasks(TaskFilter(requester=own_id)))
+    own = TaskFilter(requester=own_id)
+    # A retry that is being saved counts, or whoever asks twice at once would have the task done twice.
+    retried = retries_among([*service.list_tasks(own), *filter(own.matches, service.unsaved_tasks())])
     ends: dict[int, TaskRecord | PeertaskError] = {}
     for place in _in_order(service, asked):
         try:

@@ -185,7 +185,7 @@ class Dependencies:
     def __init__(self) -> None:
         self.awaited: dict[TaskId, dict[TaskId, None]] = {}
         self._missing: dict[TaskId, int] = {}
-        self._complete: set[TaskId] = set()
+        self._complete: dict[TaskId, TaskId] = {}
         self._first: dict[TaskId, TaskId] = {}
         self._repeats: dict[TaskId, list[TaskId]] = {}
 
@@ -194,7 +194,11 @@ class Dependencies:
         for dependency in task.depends_on:
             self.awaited.setdefault(dependency, {})[task.id] = None
         needed = {self._first.get(dependency, dependency) for dependency in task.depends_on}
-        self._missing[task.id] = sum(not _is_complete(known(self.source(one))) for one in needed)
+        for one in needed:
+            source = self.source(one)
+            if one not in self._complete and _is_complete(known(source)):
+                self._complete[one] = source
+        self._missing[task.id] = sum(one not in self._complete for one in needed)
 
     def repeat(self, task_id: TaskId, of: TaskId) -> None:
         """Take note that a task repeats another one, which did not complete; no effect when nobody waits for that.
@@ -205,24 +209,31 @@ class Dependencies:
         if of not in self.awaited or task_id in self._first or first in self._complete:
             return
         dependents = self.awaited[of]
-        for dependent in self.awaited.pop(task_id, ()):
-            if dependent in dependents:
-                self._missing[dependent] -= 1
-            dependents[dependent] = None
+        is_complete = self._complete.pop(task_id, None) is not None
+        others = self.awaited.pop(task_id, {})
+        for dependent in dependents if is_complete else others.keys() & dependents.keys():
+            self._missing[dependent] -= 1
+        dependents.update(others)
         self.awaited[task_id] = dependents
         self._first[task_id] = first
         self._repeats.setdefault(first, []).append(task_id)
+        if is_complete:
+            self._complete[first] = task_id
 
     def source(self, task_id: TaskId) -> TaskId:
-        """Return whose result is the one of a dependency: its own, or that of its last repetition."""
-        repeats = self._repeats.get(task_id)
-        return repeats[-1] if repeats else task_id
+        """Return whose result is the one of a dependency: that of those that repeat each other which is complete.
+
+        While none is, it is the last one of them.
+        """
+        first = self._first.get(task_id, task_id)
+        repeats = self._repeats.get(first)
+        return self._complete.get(first) or (repeats[-1] if repeats else task_id)
 
     def complete(self, task_id: TaskId) -> None:
         """Take note that a task is complete."""
         first = self._first.get(task_id, task_id)
         if first not in self._complete:
-            self._complete.add(first)
+            self._complete[first] = task_id
             for dependent in self.awaited.get(task_id, ()):
                 self._missing[dependent] -= 1
 
@@ -244,7 +255,7 @@ class Dependencies:
         for task_id in released:
             del self.awaited[task_id]
             self._first.pop(task_id, None)
-        self._complete.discard(first)
+        self._complete.pop(first, None)
         return released
 
     def missing(self, task_id: TaskId) -> int:

@@ -226,10 +226,17 @@ class Dispatcher(Assigner):
                 if not (record.task.depends_on and self._blocked.takes(record)):
                     self._backlog.update(record)
                 continue
-            if self._offers.knows(record.holder):
+            if self._offers.keeps(record):
                 self._resume(record)
                 continue
             self._record(after_restart(record, self._own_id, self._clock.now()))
+        self._cancel_children_left()
+
+    def _cancel_children_left(self) -> None:
+        """Cancel the children of cancelled tasks: a crash may have come when only the first cancel was saved."""
+        for record in self._manager.list_tasks():
+            if record.status in _STOPPED:
+                self._manager.cancel_task(record.id)
 
     def _resume(self, record: TaskRecord) -> None:
         """Let an agent keep what it was doing when the process of this node ended: it has a whole lease to say so."""

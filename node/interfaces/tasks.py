@@ -159,6 +159,10 @@ class TaskService(ABC):
         """Return the records that match, the newest first."""
 
     @abstractmethod
+    def unsaved_tasks(self) -> list[TaskRecord]:
+        """Return the records, as `latest` does, of the tasks with facts that wait to be saved; in no order."""
+
+    @abstractmethod
     def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:
         """Ask for a task and its children to be stopped, and return its record; what has ended stays as it is.
 

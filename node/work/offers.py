@@ -91,6 +91,14 @@ class Offers(Delegate):
         """Whether the holder of a task is an agent."""
         return holder in self._agents
 
+    def keeps(self, record: TaskRecord) -> bool:
+        """Whether a task that is not at rest is an agent's since an earlier process of the node.
+
+        An agent that has registered since has begun anew, and has nothing, even if the release was lost in a crash.
+        """
+        agent = self._agents.get(str(record.holder))
+        return agent is not None and agent.registered_at <= record.updated_at
+
     def workers(self) -> Iterator[Worker]:
         """Yield a worker for each request that any task answers."""
         return (offer.worker for offer in self._waiting if offer.wanted is None)

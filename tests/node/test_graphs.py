@@ -600,6 +600,30 @@ async def test_cancelling_a_parent_cancels_its_descendants(
     assert node.manager.open_tasks == 0
 
 
+@pytest.mark.parametrize("saved", [1, 2])
+async def test_a_crash_amid_the_cancels_of_a_family_leaves_none_of_it_running(
+    autojump_clock: MockClock, hub: MemoryHub, saved: int
+) -> None:
+    """That of the parent was saved, and not those of all its children: after the restart they are cancelled too."""
+    executor = ScriptedExecutor().on("hang", Hang())
+    store = HeldStore()
+    former = MemoryNode(hub, "ann", [executor], store=store)
+    async with former.running():
+        goal, hanging = task(former, "hang"), new_task_id()
+        child = task(former, "hang", id=hanging, parent_id=goal.id)
+        next_one = task(former, "next", hanging, parent_id=goal.id)
+        submit(former, goal, child, next_one)
+        await executor.wait_until_begun(2)
+        store.hold()
+        former.manager.cancel_task(goal.id)
+        store.lose(but=saved)
+    async with MemoryNode(hub, "ann", [executor], store=store, former=former).running() as node:
+        for one in (goal.id, hanging, next_one.id):
+            assert (await node.wait(one)).status is TaskStatus.CANCELLED
+        assert node.manager.open_tasks == 0
+    assert len(executor.seen) == 2
+
+
 async def test_children_are_known_after_a_restart_until_they_are_forgotten(tmp_path: Any, hub: MemoryHub) -> None:
     """Finished ones too."""
     path = tmp_path / "tasks.db"

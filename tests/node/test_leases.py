@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from node.coordination.hindrances import Wait
 from node.interfaces import Output, Store
-from node.stores.memory import MemoryStore
+from node.stores.memory import MemoryAgents, MemoryStore
 from node.testing import (
     Delay,
     FakeAgentSession,
@@ -264,3 +264,36 @@ async def test_agents_of_a_node_work_for_its_peers_too(autojump_clock: MockClock
             late = await ann.run("too late", to=node, kind="agent")
             assert late.failure is not None
             assert late.failure.code is ErrorCode.NO_EXECUTOR
+
+
+class _HeldStoreOfAgents(MemoryAgents, HeldStore):
+    """Keeps agents at once, and facts when the test lets it."""
+
+    def __init__(self) -> None:
+        MemoryAgents.__init__(self)
+        HeldStore.__init__(self)
+
+
+async def test_an_agent_that_has_begun_anew_has_nothing_even_if_a_crash_has_lost_the_release(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """Else its signs of life would keep, for ever, a task of which it does not know."""
+    store = _HeldStoreOfAgents()
+    async with node_on(hub, store) as former:
+        agent = FakeAgentSession(former.work, agent_id="a")
+        await agent.register()
+        task_id = former.submit(kind="agent")
+        assert await agent.claim()
+        await agent.start()
+        await trio.sleep(1)
+        store.hold()
+        with trio.move_on_after(1):  # what it had is not saved as released, so it gets no answer
+            await agent.register()
+        store.lose()
+    async with node_on(hub, store, former) as node:
+        again = FakeAgentSession(node.work, agent_id="a")
+        claim = await again.claim(LAPSED_S)
+        assert claim is not None
+        assert (claim.record.id, claim.attempt) == (task_id, 2)
+        await again.complete(claim=claim)
+        assert (await node.wait(task_id)).status is TaskStatus.COMPLETE

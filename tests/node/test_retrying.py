@@ -12,6 +12,7 @@ import trio
 
 from node.app import Node, open_node
 from node.retrying import submit_again
+from node.testing import HeldStore, Raise, ScriptedExecutor
 from protocol import (
     ErrorCode,
     PeertaskError,
@@ -59,6 +60,22 @@ async def test_a_program_retries_what_failed() -> None:
         assert caught.value.code is ErrorCode.CONFLICT
         with pytest.raises(TaskNotFound):
             await node.retry(new_task_id())
+
+
+async def test_a_task_is_retried_once_however_soon_it_is_asked_for_again() -> None:
+    """Also while the first retry is still being saved."""
+    store = HeldStore()
+    with trio.fail_after(TEST_S):
+        async with open_node(executors=[ScriptedExecutor().on("x", Raise(OSError("no")))], store=store) as node:
+            first = await node.enqueue("x", kind="scripted", retry={"attempts": 1})
+            await node.manager.wait(first)
+            store.hold()
+            (again,) = submit_again(node.manager, [first], own_id=node.peer_id, now=1)
+            (refused,) = submit_again(node.manager, [first], own_id=node.peer_id, now=1)
+            assert isinstance(again, TaskRecord)
+            assert isinstance(refused, PeertaskError)
+            assert refused.code is ErrorCode.CONFLICT
+            assert again.id in str(refused)
 
 
 async def test_a_policy_that_names_codes_tries_what_would_have_failed() -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command(
     cls=DocumentedCommand,
     json_output=(
-        "One object for each seed: `seed`, `digest`, `seconds`, `executions`, and `violations` with `promise`, `what`, "
-        "`at` and `task_id` each. With `--trace` also `events`, with `at`, `who`, `what`, `task_id` and `detail` each."
+        "One object for each seed: `seed`, `digest`, `seconds`, `executions`, `counts` of what else was done, and "
+        "`violations` with `promise`, `what`, `at` and `task_id` each. With `--trace` also `events`, with `at`, `who`, "
+        "`what`, `task_id` and `detail` each."
     ),
     examples=[
         ("peertask simulate --count 100", "seeds 0 to 99"),
@@ -89,10 +90,7 @@ def _tell(report: SimulationReport, *, trace: bool, as_json: bool, explain: bool
     if report.violations:
         click.echo(report.describe() if explain else f"seed {report.seed} breaks promises too: {report.command}")
     else:
-        click.echo(
-            f"seed {report.seed}: every promise kept, {report.executions} executions in {report.seconds:.0f} s, "
-            f"digest {report.digest}"
-        )
+        click.echo(f"seed {report.seed}: every promise kept, {report.done}, digest {report.digest}")
 
 
 def _to_dict(report: SimulationReport, *, trace: bool) -> dict[str, Any]:
@@ -101,6 +99,7 @@ def _to_dict(report: SimulationReport, *, trace: bool) -> dict[str, Any]:
         "digest": report.digest,
         "seconds": report.seconds,
         "executions": report.executions,
+        "counts": dict(report.counts),
         "violations": [violation._asdict() for violation in report.violations],
     }
     if trace:

@@ -13,13 +13,17 @@ from typing import NamedTuple
 
 import trio
 
+from node.coordination.dead_letters import retry_of
 from node.interfaces import Change, Execution, Output
 from node.testing.memory_channel import MemoryChannel
 from node.testing.simulation.trace import Trace
+from node.work_service import Claim
 from protocol import (
     Accept,
     Claimed,
+    Completed,
     ErrorCode,
+    Fact,
     Frame,
     IllegalTransition,
     PeerId,
@@ -70,16 +74,23 @@ class Judge:
     Attributes:
         violations: what is wrong, in the order in which it was found.
         executions: how many executions have begun.
+        counts: how often something else was done, by what it is.
+        agents: who has claimed something at a work door.
     """
 
     def __init__(self, trace: Trace, in_flight: int) -> None:
         self.violations: list[Violation] = []
         self.executions = 0
+        self.counts: Counter[str] = Counter()
         self.trace = trace
         self._saved: dict[PeerId, dict[TaskId, TaskRecord]] = {}
         self._under_way: dict[tuple[PeerId, TaskId], int] = {}
         self._busy: Counter[tuple[PeerId, str]] = Counter()
         self._outputs: dict[TaskId, set[str]] = {}
+        self.agents: set[str] = set()
+        self._told_claims: dict[tuple[PeerId, TaskId, int], str] = {}
+        self._delivered: dict[TaskId, dict[str, tuple[str, int]]] = {}
+        self._repeated: dict[tuple[PeerId, TaskId], list[TaskId]] = {}
         self._in_flight = in_flight
         self._open: Counter[tuple[PeerId, PeerId]] = Counter()
         self._news = trio.Event()
@@ -119,6 +130,8 @@ class Judge:
             if before is not None:
                 self.find("recorded once", f"was born twice at {peer_id}", record.id)
             self._expect(peer_id, begin(fact), record)
+            if (repeated := retry_of(record.task)) is not None:
+                self._repeated.setdefault((peer_id, repeated), []).append(record.id)
         elif before is None:
             self.find("histories are legal", f"has {type(fact).__name__} before its birth at {peer_id}", record.id)
         elif before.terminal:
@@ -129,16 +142,40 @@ class Judge:
                 self._expect(peer_id, advance(before, fact), record)
             except (IllegalTransition, StaleAttempt) as error:
                 self.find("histories are legal", f"at {peer_id}: {error}", record.id)
-        if isinstance(fact, Claimed) and record.deadline is not None and fact.at >= record.deadline:
-            self.find("deadlines travel", f"was claimed at {peer_id} after its deadline", record.id)
-        if record.failures >= record.task.retry.attempts:
-            allowed = record.task.retry.attempts
-            what = f"has failed {record.failures} times at {peer_id} and goes on, with {allowed} attempts"
-            self.find("retries are bounded", what, record.id)
+        self._check_step(peer_id, record, fact)
         self._count_open(peer_id, before, record)
         records[record.id] = record
         news, self._news = self._news, trio.Event()
         news.set()
+
+    def _check_step(self, peer_id: PeerId, record: TaskRecord, fact: Fact) -> None:
+        """Find what must not have happened, although the table of the lifecycle allows it."""
+        if isinstance(fact, Claimed) and record.deadline is not None and fact.at >= record.deadline:
+            self.find("deadlines travel", f"was claimed at {peer_id} after its deadline", record.id)
+        if isinstance(fact, Completed) and record.holder in self.agents:
+            self._check_delivery(peer_id, record)
+        if isinstance(fact, Claimed):
+            self._check_turn(peer_id, record, "was claimed")
+        if record.failures >= record.task.retry.attempts:
+            allowed = record.task.retry.attempts
+            what = f"has failed {record.failures} times at {peer_id} and goes on, with {allowed} attempts"
+            self.find("retries are bounded", what, record.id)
+
+    def _check_turn(self, peer_id: PeerId, record: TaskRecord, what: str) -> None:
+        """Find what begins before that on which it depends is complete, or after its parent was cancelled."""
+        for dependency in record.task.depends_on:
+            if not self._is_satisfied(peer_id, dependency):
+                self.find("dependencies first", f"{what} at {peer_id} before {dependency} was complete", record.id)
+        parent = None if record.task.parent_id is None else self.saved(peer_id, record.task.parent_id)
+        if parent is not None and parent.status in {TaskStatus.CANCELLING, TaskStatus.CANCELLED}:
+            self.find("cancel means stopped", f"{what} at {peer_id} after its parent was cancelled", record.id)
+
+    def _is_satisfied(self, peer_id: PeerId, task_id: TaskId) -> bool:
+        """Whether a task, or one that repeats it, is complete."""
+        record = self.saved(peer_id, task_id)
+        if record is not None and record.status is TaskStatus.COMPLETE:
+            return True
+        return any(self._is_satisfied(peer_id, again) for again in self._repeated.get((peer_id, task_id), ()))
 
     def _count_open(self, peer_id: PeerId, before: TaskRecord | None, record: TaskRecord) -> None:
         more = (not record.terminal) - (before is not None and not before.terminal)
@@ -185,6 +222,42 @@ class Judge:
             self.find("cancel means stopped", f"{own_id} asked {peer_id} for it when it was {record.status}", record.id)
         elif record.status is not TaskStatus.PENDING and record.holder != peer_id:
             self.find("one holder an attempt", f"{own_id} asked {peer_id}, but {record.holder} holds it", record.id)
+        if record.task.depends_on:
+            self._check_turn(own_id, record, f"was asked of {peer_id}")
+
+    # --- what agents are told, and tell ------------------------------------------------------------------------------
+
+    def claims(self, peer_id: PeerId, agent_id: str, claim: Claim) -> None:
+        """Look at a claim that an agent is answered with."""
+        task_id, attempt = claim.record.id, claim.attempt
+        self.agents.add(agent_id)
+        other = self._told_claims.setdefault((peer_id, task_id, attempt), agent_id)
+        if other != agent_id:
+            what = f"attempt {attempt} at {peer_id} was given to {agent_id} and to {other}"
+            self.find("one holder an attempt", what, task_id)
+        record = self.saved(peer_id, task_id)
+        if record is None or record.attempt < attempt:
+            self.find("saved before told", f"{agent_id} was told of a claim that was not saved at {peer_id}", task_id)
+
+    def delivers(self, agent_id: str, task_id: TaskId, attempt: int, text: str) -> None:
+        """Take note of a result before the node has it; no two have the same text."""
+        self.trace.note(agent_id, "delivers", task_id, f"attempt {attempt}")
+        self._delivered.setdefault(task_id, {})[text] = agent_id, attempt
+        self._outputs.setdefault(task_id, set()).add(text)
+
+    def confirms(self, peer_id: PeerId, agent_id: str, task_id: TaskId, text: str) -> None:
+        """Look at the answer to a result that an agent has delivered."""
+        record = self.saved(peer_id, task_id)
+        if record is None or record.result is None or record.result.result != text:
+            what = f"{agent_id} was told at {peer_id} that its result is saved, and it is not"
+            self.find("saved before told", what, task_id)
+
+    def _check_delivery(self, peer_id: PeerId, record: TaskRecord) -> None:
+        text = "" if record.result is None else record.result.result
+        by = self._delivered.get(record.id, {}).get(text)
+        if by != (record.holder, record.attempt):
+            what = f"attempt {record.attempt} of {record.holder} has at {peer_id} the result that came from {by}"
+            self.find("stale results are refused", what, record.id)
 
     # --- what is done ------------------------------------------------------------------------------------------------
 
@@ -213,6 +286,8 @@ class Judge:
         elif execution.attempt < record.attempt:
             what = f"attempt {execution.attempt} is executed at {peer_id} after attempt {record.attempt} was saved"
             self.find("one holder an attempt", what, task_id)
+        if record.task.depends_on:
+            self._check_turn(peer_id, record, "is executed")
 
     def ends(self, peer_id: PeerId, execution: Execution, number: int, output: Output | None) -> None:
         """Take note of the end of an execution; those of a process that has died have ended with it."""

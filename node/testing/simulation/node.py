@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -16,22 +16,32 @@ from node.dispatcher import Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.feed import Feed
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Executor
+from node.interfaces import Change, Executor, GraphTask, Lagged
 from node.manager import TaskManager
 from node.retention import Capacity
+from node.stores.memory import MemoryAgents
 from node.testing.memory_channel import MemoryChannel
 from node.testing.simulation.judge import Judge
 from node.testing.simulation.links import Links
 from node.testing.simulation.network import SimulatedNetwork
 from node.testing.simulation.process import Process, Processes
+from node.testing.simulation.request import Request
 from node.testing.simulation.store import SimulatedStore
 from node.testing.simulation.trace import Trace
 from node.testing.simulation.virtual_time import NodeClock
 from node.testing.simulation.watched_executor import WatchedExecutor
+from node.work import WorkDoor
+from node.work.agents import AgentRegistry
+from node.work.offers import Offers
+from node.work_service import AgentStore
 from protocol import Frame, Limits, PeerAdvert, PeerId, Task, TaskId, TaskRecord
 
 # A graceful stop waits so long for what runs; as the setting `drain_s` of a node.
 DRAIN_S = 10.0
+# Silent agents are forgotten so often.
+SWEEP_INTERVAL_S = 10.0
+
+_T = TypeVar("_T")
 
 
 class NodeIsDown(Exception):
@@ -48,6 +58,7 @@ class Parts:
         gateway: answers peers.
         delegate: asks peers.
         store: keeps what is saved.
+        work: lets agents work.
     """
 
     manager: type[TaskManager] = TaskManager
@@ -55,6 +66,7 @@ class Parts:
     gateway: type[PeerGateway] = PeerGateway
     delegate: type[RemoteDelegate] = RemoteDelegate
     store: type[SimulatedStore] = SimulatedStore
+    work: type[WorkDoor] = WorkDoor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +78,14 @@ class Make:
         executors: returns the executors of one process.
         limits: what a node takes from one peer.
         capacity: how much a node keeps.
+        lease_ms: the length of a lease, in milliseconds.
     """
 
     parts: Parts
     executors: Callable[[random.Random], Iterable[Executor]]
     limits: Limits
     capacity: Capacity
+    lease_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +138,10 @@ class _Incarnation:
             executors=self.executors,
             access=Access(allow={"*": world.peer_ids}, max_in_flight=make.limits.in_flight),
             usage=self.manager.usage,
+            outside_kinds=lambda: self.work.kinds,
         )
+        self.registry = AgentRegistry(node.agents, node.clock, make.lease_ms, self.network.announce)
+        self.offers = Offers(self.registry.agents)
         self.dispatcher = parts.dispatcher(
             self.manager,
             self.feed,
@@ -134,7 +151,19 @@ class _Incarnation:
             self.remote,
             node.draws(),
             lambda _peer: True,
+            offers=self.offers,
+            lease_ms=make.lease_ms,
         )
+        self.work = parts.work(
+            self.manager,
+            self.registry,
+            self.offers,
+            self.dispatcher,
+            node.clock,
+            own_id=node.peer_id,
+            lease_ms=make.lease_ms,
+        )
+        self.nursery: trio.Nursery | None = None
 
     def advert_for(self, peer_id: PeerId) -> PeerAdvert:
         slots = max((executor.slots for executor in self.executors.values()), default=0)
@@ -148,13 +177,21 @@ class _Incarnation:
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(self.manager.running())
                     await stack.enter_async_context(self.network.running(self.gateway, self.remote, self.advert_for))
-                    nursery = await stack.enter_async_context(open_background())
+                    self.nursery = nursery = await stack.enter_async_context(open_background())
+                    await self.registry.load()
                     nursery.start_soon(self.dispatcher.run)
+                    nursery.start_soon(self._sweep)
                     for peer in node.keeps:
                         self.network.keep(peer)
                     await trio.sleep_forever()
         finally:
+            self.nursery = None
             self.gone.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_INTERVAL_S)
+            await self.work.cleanup_expired()
 
 
 @dataclass(eq=False)
@@ -167,6 +204,7 @@ class SimulatedNode:
         clock: what it takes for the time.
         store: its disk.
         keeps: the peers that it dials.
+        agents: who has registered with it; kept beyond its process, as its tasks are.
     """
 
     world: Surroundings
@@ -175,6 +213,7 @@ class SimulatedNode:
     store: SimulatedStore
     rng: random.Random
     keeps: list[PeerId] = field(default_factory=list)
+    agents: AgentStore = field(default_factory=MemoryAgents)
 
     def __post_init__(self) -> None:
         self._now: _Incarnation | None = None
@@ -349,6 +388,23 @@ class SimulatedNode:
         self.world.trace.note(self.name, "is asked for", task.id, f"by {to.name if to else 'anybody'}")
         return task.id
 
+    def ask_graph(self, graph: Sequence[GraphTask], *, timeout: float | None = None) -> None:
+        """Have tasks done that depend on each other, as `Node.submit_graph`; asking again changes nothing.
+
+        Args:
+            graph: the tasks; their deadlines are set here.
+            timeout: how long they may take in all, in seconds; None for as long as they take.
+
+        Raises:
+            NodeIsDown: there is nobody to ask.
+            PeertaskError: as `submit`, and CONFLICT when some of them are there and others are not.
+        """
+        deadline = None if timeout is None else self.clock.now() + round(timeout * 1000)
+        placed = [one._replace(deadline=deadline) for one in graph]
+        self.manager.submit_graph(placed, requester=self.peer_id)
+        for one in placed:
+            self.world.trace.note(self.name, "is asked for", one.task.id, f"by {one.target or 'anybody'}, in a graph")
+
     def cancel(self, task_id: TaskId) -> TaskRecord:
         """Ask for a task to be stopped; raises `NodeIsDown` or `TaskNotFound`."""
         self.world.trace.note(self.name, "is asked to cancel", task_id)
@@ -365,6 +421,52 @@ class SimulatedNode:
             finally:
                 now.callers.discard(scope)
         raise NodeIsDown(f"{self.name} ended while somebody waited")
+
+    async def call(self, ask: Callable[[WorkDoor], Awaitable[_T]]) -> _T:
+        """Ask something of its work door, in its process; cancelling takes the request back, as who hangs up does.
+
+        Raises:
+            NodeIsDown: there is nobody to ask, or the process ends before it answers.
+            PeertaskError: as the door does.
+        """
+        now = self.running
+        return await self._request(now, lambda: ask(now.work))
+
+    async def watch(self, task_id: TaskId, after_seq: int, take: Callable[[Change | Lagged], None]) -> None:
+        """Watch a task as `TaskService.watch`, until its last fact; cancelling hangs up.
+
+        Args:
+            task_id: which.
+            after_seq: the last fact that the watcher knows.
+            take: called with whatever comes.
+
+        Raises:
+            NodeIsDown: there is nobody to ask, or the process ends before the task.
+            TaskNotFound: the node does not know it.
+        """
+        now = self.running
+
+        async def read() -> None:
+            async with now.manager.watch(task_id, after_seq) as changes:
+                async for change in changes:
+                    take(change)
+
+        await self._request(now, read)
+
+    async def _request(self, now: _Incarnation, ask: Callable[[], Awaitable[_T]]) -> _T:
+        if now.nursery is None:
+            raise NodeIsDown(f"{self.name} has not started yet")
+        request = Request(ask)
+        with trio.CancelScope() as scope:
+            now.callers.add(scope)
+            now.nursery.start_soon(request.run)
+            try:
+                await request.answered.wait()
+                return request.answer
+            finally:
+                now.callers.discard(scope)
+                request.scope.cancel()
+        raise NodeIsDown(f"{self.name} ended before it answered")
 
     async def wait(self, task_id: TaskId) -> TaskRecord:
         """Return how a task ended, however often the process ends meanwhile."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,6 +41,7 @@ class SimulationReport:
         trace: what happened.
         seconds: how long it took, in seconds of the simulation.
         executions: how many executions there were.
+        counts: how often something else was done, by what it is, such as ``graphs``.
     """
 
     scenario: Scenario
@@ -49,6 +50,7 @@ class SimulationReport:
     trace: Trace
     seconds: float
     executions: int
+    counts: Mapping[str, int]
 
     @property
     def digest(self) -> str:
@@ -59,6 +61,12 @@ class SimulationReport:
     def command(self) -> str:
         """The command that repeats the run."""
         return self.scenario.command(self.seed)
+
+    @property
+    def done(self) -> str:
+        """What was done, in words and numbers."""
+        counted = [f"{self.executions} executions", *(f"{count} {what}" for what, count in sorted(self.counts.items()))]
+        return f"{', '.join(counted)} in {self.seconds:.0f} s"
 
     def check(self) -> SimulationReport:
         """Return the report when no promise was broken.
@@ -75,7 +83,9 @@ class SimulationReport:
         broken = [f"  - {violation}" for violation in self.violations]
         lines = list(self.trace.lines(self.violations[0].task_id if self.violations else None))[-SHOWN_LINES:]
         again = self.command if self.scenario.is_repeatable else _UNNAMED.format(self.seed)
-        return "\n".join([f"seed {self.seed} breaks promises:", *broken, "See it again:", f"  {again}", *lines])
+        return "\n".join(
+            [f"seed {self.seed} breaks promises ({self.done}):", *broken, "See it again:", f"  {again}", *lines]
+        )
 
 
 @contextmanager
@@ -115,4 +125,6 @@ def simulate(scenario: Scenario | None = None, seed: int = 0) -> SimulationRepor
             trio.run(main, clock=clock, instruments=[processes])
         except Exception as error:  # noqa: BLE001 - whatever a part raises is what the simulation has found
             judge.find("nothing raises", f"{error!r}\n{traceback.format_exc()}")
-    return SimulationReport(scenario, seed, tuple(judge.violations), trace, clock.current_time(), judge.executions)
+    return SimulationReport(
+        scenario, seed, tuple(judge.violations), trace, clock.current_time(), judge.executions, dict(judge.counts)
+    )

@@ -23,6 +23,8 @@ TASKS = 50
 # So few that some tasks find a full node.
 IN_FLIGHT = 4
 OPEN_TASKS = 12
+# So short that agents lose some of their leases within a run.
+LEASE_MS = 3_000
 
 
 def _workers(rng: random.Random) -> Iterable[Executor]:
@@ -39,9 +41,13 @@ class Scenario:
         seconds: for how long tasks come and faults happen, in seconds of the simulation.
         executors: returns the executors of one process of a node; what is left to chance is drawn from the generator.
         task: returns fields of a task by name, such as ``kind`` and ``retry``; drawn likewise.
+        graphed: how many tasks belong to graphs, on the average; 0 to 1.
         hurried: how many tasks have a deadline; 0 to 1.
         cancelled: how many tasks are cancelled; 0 to 1.
         repeated: how many tasks are asked for twice; 0 to 1.
+        watched: how many of the single tasks are watched; 0 to 1.
+        agents: how many outside workers there are at the most.
+        lease_ms: the length of a lease, in milliseconds.
         faults: what goes wrong, and how often.
         latency: how long frames take.
         disk: how long stores take.
@@ -57,9 +63,13 @@ class Scenario:
     seconds: float = 20.0
     executors: Callable[[random.Random], Iterable[Executor]] = _workers
     task: Callable[[random.Random], Mapping[str, Any]] = draw_task
+    graphed: float = 0.25
     hurried: float = 0.2
     cancelled: float = 0.1
     repeated: float = 0.1
+    watched: float = 0.1
+    agents: int = 4
+    lease_ms: int = LEASE_MS
     faults: Faults = field(default_factory=Faults)
     latency: Latency = field(default_factory=Latency)
     disk: Disk = field(default_factory=Disk)

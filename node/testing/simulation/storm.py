@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
 
 from node.testing.clocks import START_MS
+from node.testing.simulation.agents import send_agents
+from node.testing.simulation.graphs import LARGEST_GRAPH, SMALLEST_GRAPH, GraphVisitor
 from node.testing.simulation.node import SimulatedNode
+from node.testing.simulation.watchers import SimulatedWatcher
+from node.testing.simulation.workload import AGENT_KIND
 from node.testing.simulation.world import Simulation
 from protocol import PeertaskError, Task, TaskNotFound
 
@@ -19,6 +23,10 @@ COME_AGAIN_S = 5.0
 AIMED = 0.75
 # How much more or less often than on the average a fault happens in a run.
 SWARM = (0, 0.5, 1, 2.5)
+# How many of the single tasks are for agents, where there are any.
+FOR_AGENTS = 0.3
+# In which part of the time of a run all tasks come: in a rush, nodes are full.
+RUSH = (0.2, 1, 1)
 
 _Fault = Callable[[SimulatedNode, SimulatedNode], None]
 
@@ -27,10 +35,25 @@ async def storm(sim: Simulation) -> None:
     """Ask for tasks at random moments of random nodes, while the faults of the scenario happen at others."""
     rng, seconds = sim.rng, sim.scenario.seconds
     sim.visitors += sim.scenario.tasks
-    for number in range(sim.scenario.tasks):
-        sim.timeline.after(rng.uniform(0, seconds), _Visitor(sim, number).come)
+    send_agents(sim)
+    rush_s = seconds * rng.choice(RUSH)
+    for visitor in _visitors(sim):
+        sim.timeline.after(rng.uniform(0, rush_s), visitor.come)
     _Weather(sim).plan()
     await trio.sleep(seconds)
+
+
+def _visitors(sim: Simulation) -> Iterator[_Visitor | GraphVisitor]:
+    """Yield who comes; together they want as many tasks as the scenario says."""
+    rng, scenario = sim.rng, sim.scenario
+    in_graphs = scenario.tasks * scenario.graphed * rng.choice(SWARM)
+    number = 0
+    while number < scenario.tasks:
+        left = scenario.tasks - number
+        size = min(rng.randint(SMALLEST_GRAPH, LARGEST_GRAPH), scenario.capacity.open_tasks, left)
+        is_graph = number < in_graphs and size >= SMALLEST_GRAPH
+        yield GraphVisitor(sim, number, size) if is_graph else _Visitor(sim, number)
+        number += size if is_graph else 1
 
 
 class _Visitor:
@@ -44,7 +67,11 @@ class _Visitor:
         self._timeout = rng.uniform(1, 60) if rng.random() < scenario.hurried else None
         self._cancels = rng.random() < scenario.cancelled
         self._repeats = rng.random() < scenario.repeated
-        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **scenario.task(rng))
+        self._watches = rng.random() < scenario.watched
+        fields = dict(scenario.task(rng))
+        if sim.agents_at is not None and rng.random() < FOR_AGENTS:
+            self._to, fields["kind"] = sim.agents_at, AGENT_KIND
+        self._task = Task.new(f"task {number}", self._node.name, timestamp=START_MS + number, **fields)
 
     def come(self) -> None:
         """Ask, now or when it is possible."""
@@ -52,6 +79,8 @@ class _Visitor:
             self._sim.timeline.after(self._sim.rng.uniform(0, COME_AGAIN_S), self.come)
             return
         self._sim.visitors -= 1
+        if self._watches:
+            self._sim.nursery.start_soon(SimulatedWatcher(self._sim, self._node, self._task.id).live)
         if self._repeats:
             self._later(self._ask)
         if self._cancels:
@@ -99,6 +128,7 @@ class _Weather:
             (faults.partitions, self._partition),
             (faults.breaks, self._break),
             (faults.full_disks, self._fill_disk),
+            (faults.jumps, self._set_clock),
         )
         for mean, fault in kinds:
             # Runs differ in what goes wrong much, and what not at all: that finds more than a bit of everything.
@@ -152,6 +182,13 @@ class _Weather:
     def _fill_disk(self, node: SimulatedNode, _other: SimulatedNode) -> None:
         node.fill_disk()
         self._sim.timeline.after(self._lasts(), node.free_disk)
+
+    def _set_clock(self, node: SimulatedNode, _other: SimulatedNode) -> None:
+        furthest = self._sim.scenario.faults.jump_ms
+        ms = self._sim.rng.randint(-furthest, furthest)
+        self._sim.trace.note(node.name, "has its clock set", None, f"by {ms} ms")
+        self._sim.judge.counts["clock jumps"] += 1
+        node.clock.jump(ms)
 
 
 def _draw_count(rng: random.Random, mean: float) -> int:

@@ -112,6 +112,10 @@ class NodeClock(Clock):
         self._start_ms = START_MS + offset_ms
         self._rate = rate * 1000
 
+    def jump(self, ms: int) -> None:
+        """Be so much further ahead from now on, as when somebody sets a clock; less than 0 sets it back."""
+        self._start_ms += ms
+
     def now(self) -> int:
         """Return milliseconds since the epoch."""
         return self._start_ms + int(trio.current_time() * self._rate)

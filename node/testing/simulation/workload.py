@@ -11,6 +11,10 @@ from node.interfaces import Execution, Executor, Output
 from protocol import RetryPolicy
 
 KIND = "work"
+AGENT_KIND = "agent"
+"""What no executor does, and agents do."""
+DOOMED = "doomed"
+"""The one of a task's params that makes every execution of it fail."""
 
 
 class Worker(Executor):
@@ -38,7 +42,7 @@ class Worker(Executor):
         self._number += 1
         text = f"{execution.task.prompt}: {execution.holder}, {self._number}, {self._rng.getrandbits(32):08x}"
         seconds = self._longest_s * self._rng.random() ** 4
-        fails = self._rng.random() < self._fails
+        fails = self._rng.random() < self._fails or execution.task.params.get(DOOMED, False)
         steps = self._rng.choice((0, 0, 0, 1, 3))
         for step in range(steps):
             await trio.sleep(seconds / (steps + 1))

@@ -39,6 +39,8 @@ class Simulation:
         judge: knows what is wrong.
         visitors: how many tasks are still to be asked for; the simulation does not end before.
         nursery: for tasks of the script.
+        watching: how many watchers there are.
+        agents_at: where those outside workers are whom tasks may be meant for; None for nowhere.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Simulation:
         self.timeline = timeline
         self.judge = judge
         self.visitors = 0
+        self.watching = 0
+        self.agents_at: SimulatedNode | None = None
         self.links = Links(nursery, self.timeline, self._draws(), self.trace, scenario.latency)
         self.peer_ids = tuple(PeerId(f"n{number}") for number in range(1, scenario.nodes + 1))
         self._surroundings = Surroundings(
@@ -65,6 +69,7 @@ class Simulation:
                 executors=scenario.executors,
                 limits=scenario.limits,
                 capacity=scenario.capacity,
+                lease_ms=scenario.lease_ms,
             ),
             links=self.links,
             judge=judge,
@@ -111,6 +116,10 @@ class Simulation:
         with trio.fail_after(SCRIPT_LIMIT_S):
             await script(self)
         check_rest(self.nodes, self.judge, await self.settle())
+        if self.watching:
+            self.judge.find(
+                "watchers miss nothing", f"{self.watching} of them have not heard of the end of their tasks"
+            )
 
     async def settle(self) -> float:
         """End every fault, and return when every task has ended; how long that took, in seconds.
@@ -126,7 +135,7 @@ class Simulation:
         return trio.current_time() - began
 
     def _is_at_rest(self) -> bool:
-        if self.visitors or self.judge.open_records or self.judge.under_way:
+        if self.visitors or self.watching or self.judge.open_records or self.judge.under_way:
             return False
         return all(node.is_up and not node.store.held for node in self.nodes)
 

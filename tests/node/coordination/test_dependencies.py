@@ -243,6 +243,48 @@ def test_a_task_that_repeats_another_stands_for_it() -> None:
     assert dependencies.drop(task(D, A, first)) == [A, first]
 
 
+@pytest.mark.parametrize("order", [(B, C, D), (D, C, B)])
+def test_a_repetition_that_is_complete_before_it_is_known_as_one_counts_once(order: tuple[TaskId, ...]) -> None:
+    """As after a restart, which tells first who waits, and then who repeats whom."""
+    dependencies, again = Dependencies(), new_task_id()
+    records = {A: failed(task(A)), again: complete(task(again))}
+    waiting = {B: task(B, A), C: task(C, again), D: task(D, A, again)}
+    for task_id in order:
+        dependencies.add(waiting[task_id], records.get)
+    assert [dependencies.missing(one) for one in (B, C, D)] == [1, 0, 1]
+    dependencies.repeat(again, A)
+    dependencies.complete(again)
+    assert [dependencies.missing(one) for one in (B, C, D)] == [0, 0, 0]
+    assert (dependencies.source(A), dependencies.source(again)) == (again, again)
+    released = [task_id for one in order for task_id in dependencies.drop(waiting[one])]
+    assert (released, dependencies.awaited) == ([A, again], {})
+
+
+def test_of_two_repetitions_the_one_that_is_complete_counts() -> None:
+    """Also for who comes later, and when the other one is the last."""
+    dependencies, quick, slow = Dependencies(), new_task_id(), new_task_id()
+    records = {A: failed(task(A)), quick: record_of(task(quick)), slow: record_of(task(slow))}
+    dependencies.add(task(B, A), records.get)
+    dependencies.repeat(quick, A)
+    dependencies.repeat(slow, A)
+    records[quick] = complete(task(quick))
+    dependencies.complete(quick)
+    dependencies.add(task(C, quick), records.get)
+    assert [dependencies.missing(one) for one in (B, C)] == [0, 0]
+    assert {dependencies.source(one) for one in (A, quick, slow)} == {quick}
+
+
+def test_a_repetition_of_a_repetition_stands_for_both() -> None:
+    """Whoever waits for the one in the middle gets the result of the last."""
+    dependencies, middle, last = Dependencies(), new_task_id(), new_task_id()
+    records = {A: failed(task(A)), middle: failed(task(middle))}
+    dependencies.add(task(B, A), records.get)
+    dependencies.add(task(C, middle), records.get)
+    dependencies.repeat(middle, A)
+    dependencies.repeat(last, middle)
+    assert {dependencies.source(one) for one in (A, middle, last)} == {last}
+
+
 @pytest.mark.parametrize(
     ("dependency", "reason"),
     [

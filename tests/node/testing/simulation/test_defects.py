@@ -9,10 +9,22 @@ import pytest
 from node.dispatcher import Attempt, Dispatcher
 from node.executors.remote import RemoteDelegate
 from node.gateways.p2p import PeerGateway
-from node.interfaces import Change, Channel, Outcome
+from node.interfaces import Change, Channel, Delegation, Lagged, Outcome
 from node.manager import TaskManager
 from node.testing import Parts, Scenario, SimulatedStore, simulate
-from protocol import ErrorCode, Failure, PeertaskError, Submit, Task, TaskFailed, new_task_id
+from node.work import WorkDoor
+from protocol import (
+    ErrorCode,
+    Failure,
+    PeerId,
+    PeertaskError,
+    Submit,
+    Task,
+    TaskFailed,
+    TaskId,
+    TaskRecord,
+    new_task_id,
+)
 
 Append = Callable[[Sequence[Change]], None]
 
@@ -86,6 +98,31 @@ class _StartsWithNothing(Dispatcher):
         """Leave what the store held."""
 
 
+class _LooksAtNoDependency(Dispatcher):
+    def _holds_back(self, record: TaskRecord) -> bool:  # noqa: ARG002 - as the dispatcher has it
+        return False
+
+
+class _StopsTheParentOnly(TaskManager):
+    def cancel_task(self, task_id: TaskId, *, requester: PeerId | None = None) -> TaskRecord:  # noqa: ARG002 - as above
+        return self._cancel(self.latest(task_id))
+
+
+class _TakesWhatAnybodyDelivers(WorkDoor):
+    def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
+        return self._offers.held.get(task_id) or super()._held(agent_id, task_id, attempt)
+
+
+class _AnswersBeforeItIsSaved(WorkDoor):
+    async def _saved(self, record: TaskRecord) -> TaskRecord:
+        return record
+
+
+class _TellsWatchersNothingOld(TaskManager):
+    async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:  # noqa: ARG002 - as above
+        return []
+
+
 class _LosesWrites(SimulatedStore):
     def append(self, changes: Sequence[Change]) -> None:
         if self._rng.random() < 0.01 and self._committed is not None:
@@ -103,6 +140,11 @@ DEFECTS = {
     "heeds no quota at either side": (Parts(gateway=_HasNoQuota, dispatcher=_AsksForMore), "bounded queues"),
     "leaks the slots of busy peers": (Parts(dispatcher=_LeaksSlots), "bounded queues"),
     "begins with nothing after a crash": (Parts(dispatcher=_StartsWithNothing), "every task ends"),
+    "begins what waits for others": (Parts(dispatcher=_LooksAtNoDependency), "dependencies first"),
+    "stops a parent without its children": (Parts(manager=_StopsTheParentOnly), "cancel means stopped"),
+    "takes the result of a former attempt": (Parts(work=_TakesWhatAnybodyDelivers), "stale results are refused"),
+    "gives agents what is not saved": (Parts(work=_AnswersBeforeItIsSaved), "saved before told"),
+    "tells watchers nothing that was before": (Parts(manager=_TellsWatchersNothingOld), "watchers miss nothing"),
     "says that it has saved what it has not": (Parts(store=_LosesWrites), ""),
 }
 

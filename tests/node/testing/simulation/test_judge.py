@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.coordination.dead_letters import RETRY_OF
 from node.interfaces import Change, Output
 from node.testing import FakeExecution, MemoryNetwork, make_task, open_memory_hub
 from node.testing.memory_channel import MemoryChannel
@@ -15,10 +16,14 @@ from node.testing.simulation.judge import MAX_VIOLATIONS, Judge
 from node.testing.simulation.trace import Trace
 from protocol import (
     Accept,
+    Cancelled,
     CancelRequested,
     Claimed,
     Completed,
+    ErrorCode,
     Fact,
+    Failed,
+    Failure,
     Frame,
     PeerId,
     Progressed,
@@ -144,6 +149,43 @@ async def test_what_must_not_be_executed_is_found(changes: list[Change], attempt
     assert [violation.promise for violation in judge.violations] == ([promise] if promise else [])
     assert judge.produced(ID, "done")
     assert not judge.produced(ID, "something else")
+
+
+NEEDY = make_task(depends_on=[ID])
+CHILD = make_task(parent_id=ID)
+NEEDY_BORN, NEEDY_CLAIMED = changes_of(Submitted(NEEDY, 1, ANN, None), Claimed(NEEDY.id, 2, 1, ANN, 99))
+AGAIN = make_task(metadata={RETRY_OF: ID})
+GIVEN_UP = changes_of(BORN, CLAIMED, Failed(ID, 3, 1, Failure.of(ErrorCode.EXECUTION_FAILED, "no")))
+AGAIN_DONE = changes_of(
+    Submitted(AGAIN, 1, ANN, None),
+    Claimed(AGAIN.id, 2, 1, BEN, 99),
+    Started(AGAIN.id, 3, 1),
+    Completed(AGAIN.id, 4, 1, TaskResult(AGAIN.id, "done", 1)),
+)
+CHILD_FACTS = changes_of(Submitted(CHILD, 1, ANN, None), Claimed(CHILD.id, 2, 1, ANN, 99))
+IN_TURN = {
+    "too early": ([BORN_, NEEDY_BORN, NEEDY_CLAIMED], "dependencies first"),
+    "after a failure": ([*GIVEN_UP, NEEDY_BORN, NEEDY_CLAIMED], "dependencies first"),
+    "after its repetition": ([*GIVEN_UP, *AGAIN_DONE, NEEDY_BORN, NEEDY_CLAIMED], None),
+    "in time": ([BORN_, CLAIMED_, STARTED_, DONE_, NEEDY_BORN, NEEDY_CLAIMED], None),
+    "of a cancelled parent": ([*changes_of(BORN, Cancelled(ID, 2)), *CHILD_FACTS], "cancel means stopped"),
+    "of another parent": ([BORN_, *CHILD_FACTS], None),
+}
+
+
+@pytest.mark.parametrize(("changes", "promise"), IN_TURN.values(), ids=IN_TURN)
+async def test_what_is_claimed_out_of_turn_is_found(changes: list[Change], promise: str | None) -> None:
+    """Before what it depends on is complete, and after its parent was cancelled."""
+    assert {violation.promise for violation in judge_of(changes).violations} == ({promise} if promise else set())
+
+
+async def test_what_waits_for_others_must_neither_be_asked_of_a_peer_nor_be_executed(autojump_clock: MockClock) -> None:
+    """Whatever is saved of it."""
+    async with open_memory_hub() as hub:
+        judge = judge_of([BORN_, NEEDY_BORN])
+        judge.sends(MemoryChannel(MemoryNetwork(hub, ANN), CID, dialled=True), Submit(NEEDY), ())
+        judge.begins(ANN, FakeExecution(NEEDY), slots=1)
+    assert [violation.promise for violation in judge.violations] == ["dependencies first"] * 2
 
 
 async def test_two_executions_of_a_task_at_a_node_are_found() -> None:

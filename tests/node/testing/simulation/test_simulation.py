@@ -170,7 +170,7 @@ def test_the_command_explains_the_first_seed_that_breaks_a_promise(capsys: pytes
     arguments = ["simulate", "--scenario", f"{__name__}:DEFECT", "--count", "2"]
     assert run_command(arguments, Manner.of(arguments)) == ExitCode.FAILED
     told = capsys.readouterr().out
-    assert "seed 0 breaks promises:" in told
+    assert "seed 0 breaks promises (" in told
     assert "seed 1 breaks promises too: peertask simulate --seed 1" in told
 
 
@@ -215,7 +215,8 @@ def test_time_that_stands_still_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def script(_sim: Simulation) -> None:
         while True:
-            trio.current_time()
+            for _ in range(100):  # more often than trio itself looks, which cannot tidy up after an error of its clock
+                trio.current_time()
             await trio.lowlevel.checkpoint()
 
     (violation,) = simulate(replace(CALM, script=script)).violations

@@ -119,6 +119,7 @@ class Dispatcher(Assigner):
         self._attempts: dict[TaskId, Attempt] = {}
         self._pools: dict[str, RunnerPool] = {}
         self._limits = TimeLimits()
+        self._former: dict[TaskId, set[PeerId]] = {}
         self._wake = trio.Event()
         self._idle = trio.Event()
         feed.listen(self._observe)
@@ -262,8 +263,11 @@ class Dispatcher(Assigner):
         elif isinstance(fact, Released) and record.holder is not None:
             self._backlog.refusals.note(record.id, record.holder, fact.reason)
         self._backlog.update(record)
-        if self._blocked and record.terminal:
-            self._let_dependents_go(record)
+        if record.terminal:
+            if self._former:
+                self._stop_former_holders(record)
+            if self._blocked:
+                self._let_dependents_go(record)
         if kind is CancelRequested or (kind is Failed and record.id in self._attempts):
             self._cancel(record)  # what fails before its attempt has ended was taken from this node
         else:
@@ -307,11 +311,25 @@ class Dispatcher(Assigner):
         if record.lost_leases:
             self._tell_to_stop(record)
 
+    def _note_former_holder(self, record: TaskRecord) -> None:
+        """Remember a peer that was lost with a task which somebody else begins now, until the task has ended.
+
+        To stop it sooner would be final for that peer, and the task may come back to it, and find it at work.
+        """
+        if record.lost_leases and record.holder is not None:
+            self._former.setdefault(record.id, set()).add(record.holder)
+
+    def _stop_former_holders(self, record: TaskRecord) -> None:
+        for holder in self._former.pop(record.id, set()) - {record.holder}:
+            self._tell_holder_to_stop(record.id, holder)
+
     def _tell_to_stop(self, record: TaskRecord) -> None:
         """Tell the peer that had a task, if one had it; an agent, a former one too, hears it when it asks."""
-        holder = record.holder
+        self._tell_holder_to_stop(record.id, record.holder)
+
+    def _tell_holder_to_stop(self, task_id: TaskId, holder: PeerId | None) -> None:
         if holder not in (None, self._own_id) and not self._offers.knows(holder) and self._network.is_peer_id(holder):
-            self._remote.abandon(record.id, holder)
+            self._remote.abandon(task_id, holder)
 
     def _wake_if_waiting(self) -> None:
         if self._backlog.tasks and not self._wake.is_set():
@@ -392,7 +410,7 @@ class Dispatcher(Assigner):
         if (record.task.depends_on or record.task.parent_id is not None) and not self._prepare(attempt):
             return
         if record.holder != worker.peer_id:
-            self._abandon(record)
+            self._note_former_holder(record)
         if attempt.has_started:
             self._pool(record.task.kind, nursery).run_soon(attempt)
         else:

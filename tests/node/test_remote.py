@@ -701,6 +701,34 @@ async def test_a_task_moves_to_another_peer_only_when_its_policy_says_so(
             assert record.result.result == ("from Cat" if elsewhere else "from Ben")
 
 
+async def test_a_task_may_come_back_to_a_worker_that_was_lost_with_it(
+    autojump_clock: MockClock, hub: MemoryHub
+) -> None:
+    """It was not told to stop when another worker got the task, and is still at it."""
+    async with pair_on(hub) as pair:
+        gate = trio.Event()
+        pair.executor.then((Until(gate), Return("from Ben")))
+        cat = MemoryNode(hub, "cat", [other := ScriptedExecutor()])
+        other.then(Hang())
+        async with cat.running():
+            await pair.ann.connect(cat)
+            task_id = pair.submit(retry=RetryPolicy(elsewhere=True))
+            await pair.executor.wait_until_begun(1)
+            pair.cut()
+            await other.wait_until_begun(1)
+            pair.heal()
+            await until(lambda: pair.ann.network.channel(pair.ben.peer_id) is not None)
+            hub.cut(pair.ann.peer_id, cat.peer_id)
+            await trio.sleep(30)
+            gate.set()
+            record = await pair.ann.wait(task_id)
+            assert record.result is not None
+            assert record.result.result == "from Ben"
+            assert len(pair.executor.seen) == 1
+            hub.heal(pair.ann.peer_id, cat.peer_id)
+            await until(lambda: not other.running)
+
+
 async def test_a_task_for_anybody_moves_on_when_its_worker_is_lost(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """Whoever is there does it; the requester itself if nobody else is."""
     async with pair_on(hub) as pair:

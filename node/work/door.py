@@ -266,7 +266,7 @@ class WorkDoor(WorkService):
 
     async def start(self, agent_id: str, task_id: TaskId, attempt: int) -> HeldTask:
         """Tell that the work has begun; see `WorkService.start`."""
-        delegation = self._held(agent_id, task_id, attempt)
+        delegation = await self._held(agent_id, task_id, attempt)
         delegation.started()
         await trio.lowlevel.checkpoint()
         return self._held_task(delegation)
@@ -279,7 +279,7 @@ class WorkDoor(WorkService):
             raise PeertaskError(
                 f"the progress of task {task_id} is {fraction}, but must be between 0 and 1", code=ErrorCode.PROTOCOL
             )
-        delegation = self._held(agent_id, task_id, attempt)
+        delegation = await self._held(agent_id, task_id, attempt)
         delegation.started()
         delegation.progress(fraction, message)
         await trio.lowlevel.checkpoint()
@@ -290,9 +290,9 @@ class WorkDoor(WorkService):
         _check_output(task_id, output)
         record = self._service.latest(task_id)
         if not _is_repeated(record, agent_id, attempt, output):
-            record = self._finish(agent_id, task_id, attempt, output)
+            record = await self._finish(agent_id, task_id, attempt, output)
             if record.result is None or record.attempt != attempt:
-                raise refusal(record, agent_id, attempt)
+                raise refusal(await self._saved(record), agent_id, attempt)
         return await self._saved(record)
 
     async def fail(self, agent_id: str, task_id: TaskId, attempt: int, failure: Failure) -> TaskRecord:
@@ -303,25 +303,31 @@ class WorkDoor(WorkService):
                 code=ErrorCode.PROTOCOL,
                 remedy=f"Use one of {', '.join(sorted(WORKER_FAILURES))}, or give the task back",
             )
-        return await self._saved(self._finish(agent_id, task_id, attempt, TaskFailed(failure)))
+        return await self._saved(await self._finish(agent_id, task_id, attempt, TaskFailed(failure)))
 
     async def release(self, agent_id: str, task_id: TaskId, attempt: int, message: str = "") -> TaskRecord:
         """Give a task back; see `WorkService.release`."""
         reason = message or f"agent {agent_id} gave the task back"
         return await self._saved(
-            self._finish(agent_id, task_id, attempt, PeertaskError(reason, code=ErrorCode.DRAINING))
+            await self._finish(agent_id, task_id, attempt, PeertaskError(reason, code=ErrorCode.DRAINING))
         )
 
-    def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
-        """Return what the dispatcher runs for a claim, and take this as a sign of life."""
+    async def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
+        """Return what the dispatcher runs for a claim, and take this as a sign of life.
+
+        That a claim is over is told when that is saved: else, after a crash, the node would hold the agent for the one
+        that has the task, and take its signs of life for work.
+        """
         delegation = self._offers.held.get(task_id)
         if delegation is None or (delegation.holder, delegation.attempt) != (agent_id, attempt):
-            raise refusal(self._service.latest(task_id), agent_id, attempt)
+            raise refusal(await self._saved(self._service.latest(task_id)), agent_id, attempt)
         self._registry.see(agent_id)
         return delegation
 
-    def _finish(self, agent_id: str, task_id: TaskId, attempt: int, outcome: Output | PeertaskError) -> TaskRecord:
-        delegation = self._held(agent_id, task_id, attempt)
+    async def _finish(
+        self, agent_id: str, task_id: TaskId, attempt: int, outcome: Output | PeertaskError
+    ) -> TaskRecord:
+        delegation = await self._held(agent_id, task_id, attempt)
         self._offers.forget(delegation)
         delegation.finish(outcome)
         return self._service.latest(task_id)

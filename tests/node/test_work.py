@@ -231,6 +231,34 @@ async def test_a_claim_that_is_being_saved_when_its_agent_ends_is_released_at_on
         assert (await next_one.complete()).lost_leases == (code is ErrorCode.CONFLICT)
 
 
+@pytest.mark.parametrize(
+    "ask", [FakeAgentSession.start, FakeAgentSession.complete, FakeAgentSession.fail, FakeAgentSession.give_back]
+)
+async def test_that_a_claim_is_over_is_told_when_it_is_saved(ask: Callable[..., Awaitable[object]]) -> None:
+    """A crash before that would leave the task with an agent that knows of none."""
+    store = HeldStore()
+    async with work_setting(store) as at, FakeAgentSession(at.work) as agent, trio.open_nursery() as nursery:
+        await at.submit()
+        claim = await agent.claim()
+        store.hold()
+        nursery.start_soon(agent.give_back)
+        await wait_all_tasks_blocked()
+        refused = trio.Event()
+
+        async def ask_again() -> None:
+            with pytest.raises(PeertaskError) as error:
+                await ask(agent, claim=claim)
+            assert error.value.code is ErrorCode.STALE_ATTEMPT
+            refused.set()
+
+        nursery.start_soon(ask_again)
+        await wait_all_tasks_blocked()
+        assert not refused.is_set()
+        store.release()
+        with trio.fail_after(5):
+            await refused.wait()
+
+
 async def test_an_agent_that_wants_one_task_gets_no_other() -> None:
     """Not even when the plan is asked at that moment, and another one that fits has just come."""
     async with work_setting() as at, FakeAgentSession(at.work) as other, FakeAgentSession(at.work) as agent:

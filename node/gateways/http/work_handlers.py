@@ -60,14 +60,15 @@ async def claim(gateway: Gateway, call: Call) -> Reply:
 
 async def start(gateway: Gateway, call: Call) -> Reply:
     """Tell that the work has begun."""
-    held = await gateway.work.start(_agent(call), call.task_id, call.body.attempt)
+    held = await done_and_saved(gateway.work.start(_agent(call), call.task_id, call.body.attempt))
     return Reply(HeldTaskView.of(held))
 
 
 async def progress(gateway: Gateway, call: Call) -> Reply:
     """Tell how far the work is."""
     body = call.body
-    held = await gateway.work.progress(_agent(call), call.task_id, body.attempt, body.fraction, body.message)
+    work = gateway.work.progress(_agent(call), call.task_id, body.attempt, body.fraction, body.message)
+    held = await done_and_saved(work)
     return Reply(HeldTaskView.of(held))
 
 

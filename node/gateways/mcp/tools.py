@@ -151,7 +151,7 @@ def _checked(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
 
 async def enqueue_task(desk: Desk, asked: PlannedTask) -> TaskView:
     """Put a task in the queue, and return it before it is done. `task_status` and `cancel_task` take its id."""
-    [placed] = [await _placed(desk, asked, asked.task_fields())]
+    placed = await _placed(desk, asked, asked.task_fields())
     record = desk.tasks.submit(placed.task, requester=desk.own_id, target=None, deadline=placed.deadline)
     return _view(desk, await saved(desk.tasks, record))
 
@@ -223,14 +223,15 @@ async def claim_task(desk: Desk, asked: ClaimArguments) -> ClaimAnswer:
 
 async def start_task(desk: Desk, asked: HeldArguments) -> HeldTaskView:
     """Tell that the work on a claimed task has begun. When the answer says `stop`, release the task."""
-    return HeldTaskView.of(await desk.work.start(asked.agent_id, parse_task_id(asked.task_id), asked.attempt))
+    work = desk.work.start(asked.agent_id, parse_task_id(asked.task_id), asked.attempt)
+    return HeldTaskView.of(await done_and_saved(work))
 
 
 async def report_progress(desk: Desk, asked: ProgressArguments) -> HeldTaskView:
     """Tell how far the work is; also a sign of life. When the answer says `stop`, release the task."""
     task_id = parse_task_id(asked.task_id)
-    held = await desk.work.progress(asked.agent_id, task_id, asked.attempt, asked.fraction, asked.message)
-    return HeldTaskView.of(held)
+    work = desk.work.progress(asked.agent_id, task_id, asked.attempt, asked.fraction, asked.message)
+    return HeldTaskView.of(await done_and_saved(work))
 
 
 async def complete_task(desk: Desk, asked: CompleteArguments) -> TaskView:

@@ -51,6 +51,7 @@ class SimulatedAgent:
         self._session = FakeAgentSession(self._door, (KIND, AGENT_KIND), agent_id=f"agent-{number}")
         self._deliveries = 0
         self._is_known = False
+        self._missed_an_answer = False
         habits: tuple[tuple[_Habit, float], ...] = (
             (self._do, 8),
             (self._do_twice, 2),
@@ -70,6 +71,7 @@ class SimulatedAgent:
                 await self._turn()
             except NodeIsDown as error:
                 self._note(str(error))
+                self._missed_an_answer = True
             except PeertaskError as error:
                 self._note(f"is refused: {error.code}")
                 self._is_known = self._is_known and error.code is not ErrorCode.NOT_FOUND
@@ -81,7 +83,8 @@ class SimulatedAgent:
         if not self._is_known:
             await self._session.register()
             self._is_known = True
-        await self._give_up_former()
+        if self._missed_an_answer:
+            await self._give_up_former()
         claim = await self._session.claim(PATIENCE_S)
         if claim is not None:
             self._sim.judge.counts["claims of agents"] += 1
@@ -90,13 +93,11 @@ class SimulatedAgent:
             await habit(claim)
 
     async def _give_up_former(self) -> None:
-        """Give back what the node says that it has: else its signs of life would keep that for ever.
-
-        An answer may be lost, and so may be what the node had not saved when it said that a lease is over.
-        """
+        """Give back what came with an answer that was lost: else its signs of life would keep that for ever."""
         self._session.claims.clear()
         for held in (await self._session.beat()).tasks:
             await self._door.release(self._session.agent_id, held.task_id, held.attempt)
+        self._missed_an_answer = False
 
     def _draw_habit(self) -> _Habit:
         if trio.current_time() > self._sim.scenario.seconds:

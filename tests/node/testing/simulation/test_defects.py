@@ -109,8 +109,8 @@ class _StopsTheParentOnly(TaskManager):
 
 
 class _TakesWhatAnybodyDelivers(WorkDoor):
-    def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
-        return self._offers.held.get(task_id) or super()._held(agent_id, task_id, attempt)
+    async def _held(self, agent_id: str, task_id: TaskId, attempt: int) -> Delegation:
+        return self._offers.held.get(task_id) or await super()._held(agent_id, task_id, attempt)
 
 
 class _AnswersBeforeItIsSaved(WorkDoor):

@@ -106,8 +106,9 @@ install_packages() { # venv, runtime | test
     if has_uv; then
         installer=(uv pip install --quiet --compile-bytecode --python "$1/bin/python")
     else
+        # Without --use-pep517 pip warns of packages that are built the old way, which concerns nobody here.
         [ -x "$1/bin/pip" ] || "$1/bin/python" -m ensurepip >/dev/null
-        installer=("$1/bin/python" -m pip install --quiet --disable-pip-version-check)
+        installer=("$1/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517)
     fi
     pinned_packages "$2" >"$pins"
     "${installer[@]}" --no-deps -r "$pins" >&2

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from node.feed import Feed
-from node.interfaces import Change, Clock, TaskService
+from node.interfaces import Change, Clock, Store, TaskService
 from protocol import ErrorCode, PeerId, PeertaskError, Task, TaskFailed, TaskId, TaskRecord, TaskResult, parse_task_id
 
 
@@ -18,6 +18,7 @@ class AwaitedTasks(TaskService):
     _feed: Feed
     _own_id: PeerId
     _records: dict[TaskId, TaskRecord]
+    _store: Store
     _unsaved: dict[TaskId, TaskRecord]
 
     def create_task(self, prompt: str, sender: str | None = None, **fields: Any) -> Task:
@@ -85,6 +86,7 @@ class AwaitedTasks(TaskService):
             return
         saved = _Waiter(for_end=False)
         self._feed.listen_to(task_id, saved.take)
+        self._store.hurry()
         try:
             await saved.told.wait()
         finally:

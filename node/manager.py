@@ -333,7 +333,9 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
                 yield subscription
                 return
             record = self.find_task(task_id)
-            if record is None and task_id not in self._unsaved:
+            if task_id in self._unsaved:
+                self._store.hurry()
+            elif record is None:
                 self.get_task(task_id)
             async with aclosing(self._watch_one(record, after_seq, subscription)) as changes:
                 yield changes
@@ -364,6 +366,7 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
     async def settle(self) -> None:
         """Return when everything that has happened is saved, and told."""
         while self._unsaved:
+            self._store.hurry()
             self._settled = trio.Event()
             await self._settled.wait()
         self._settled = None

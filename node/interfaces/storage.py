@@ -59,6 +59,12 @@ class Store(ABC):
             PeertaskError: code CONFLICT, when the store holds one of the tasks; nothing is taken in.
         """
 
+    def hurry(self) -> None:  # noqa: B027 - a store that lets nothing wait has nothing to do
+        """Save what was appended as soon as it can be: somebody waits for it.
+
+        A store may let changes wait some milliseconds for others, to save them together.
+        """
+
     @property
     def failure(self) -> PeertaskError | None:
         """Why nothing can be saved at the moment, with code STORE_FAILED, the place, the reason and what to do.

@@ -180,6 +180,10 @@ class MeasuredStore(Store):
             async for fact in facts:
                 yield fact
 
+    def hurry(self) -> None:
+        """Let the other store save what waits."""
+        self._inner.hurry()
+
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Let the other store drop these tasks."""
         self._inner.forget(task_ids)

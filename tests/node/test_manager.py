@@ -701,6 +701,37 @@ async def test_finished_tasks_are_forgotten_when_they_are_old() -> None:
         assert [bench.knows(task_id) for task_id in (second, waiting)] == [False, True]
 
 
+async def test_the_store_hurries_for_who_waits_until_a_task_is_saved() -> None:
+    """Whoever enqueues it, watches it, or stops the node; not for who waits until it has ended."""
+    hurries: list[None] = []
+
+    class Noting(HeldStore):
+        def hurry(self) -> None:
+            hurries.append(None)
+
+    store = Noting()
+    async with running(store) as bench, trio.open_nursery() as nursery:
+        store.hold()
+        task_id = bench.submit()
+
+        async def watch() -> None:
+            async with bench.manager.watch(task_id) as changes:
+                async for _ in changes:
+                    return
+
+        for waits, hurried in ((bench.manager.wait, 0), (bench.manager.wait_saved, 1)):
+            nursery.start_soon(waits, task_id)
+            await wait_all_tasks_blocked()
+            assert len(hurries) == hurried
+        for wait, hurried in ((watch, 2), (bench.manager.settle, 3)):
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            assert len(hurries) == hurried
+        store.release()
+        bench.begin(task_id)
+        bench.complete(task_id, "done")
+
+
 async def test_many_old_tasks_are_forgotten_some_at_a_time() -> None:
     """A sweep lets everything else go on in between, and tells the store of many tasks at once."""
     forgotten: list[int] = []

@@ -124,6 +124,11 @@ class SqliteStore(AgentStore, Store, TaskNumbers, PersonaSource):
         self._seqs.update((record.id, record.seq) for record, _ in changes)
         self._writer.put(NewTasks(changes))
 
+    def hurry(self) -> None:
+        """Commit what is in line, also what may wait for company; see `node.stores.sqlite.writer`."""
+        if self._writer is not None:
+            self._writer.hurry()
+
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Drop the records and facts of these tasks, if they are there, after what was appended before."""
         if self._writer is None:

@@ -4,8 +4,8 @@ The event loop only puts changes in line and is told, once for each commit, what
 takes from the line what is there when it gets its turn. When nothing can be saved the line stands still and the same
 batch is tried again, so order is kept and nothing is lost.
 
-A commit of its own is for what somebody waits for: that a task is there, and how it ended. What happens in between
-waits some milliseconds for company, so that a short task costs a node two commits, and not four.
+A commit of its own is for what somebody waits for: how a task ended, a graph, and what `hurry` is called for. All else
+waits some milliseconds for company, so that a short task costs a node one commit, and not four.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
+from node.stores.sqlite.batch import Batch, Forgotten, Item, NewTasks, fill_batch
 from node.stores.sqlite.database import Refusals
 from node.stores.sqlite.errors import explain
 from node.stores.sqlite.thread import OwnThread
-from protocol import Claimed, PeertaskError, Progressed, Started
+from protocol import Claimed, PeertaskError, Progressed, Started, Submitted
 
 # A lock or a full disk may be gone soon; somebody who looks on must not wait long, and a disk that stays full costs
 # nothing.
@@ -31,15 +31,15 @@ FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 5.0
 # How long leaving waits for a disk that does not save: service managers kill after ten seconds.
 CLOSING_S: Final = 5.0
-# How long what nobody waits for may wait for company: as long as a no-op task takes at a peer, and short beside
-# whatever takes long enough to be looked at. A crash in this time has not begun what it interrupts.
-HELD_S: Final = 0.002
+# How long what nobody waits for may wait for company: longer than a no-op task takes at a peer, and short beside
+# whatever takes long enough to be looked at. Nobody was told of what a crash takes back in this time.
+HELD_S: Final = 0.005
 # 10 MB of WAL or so; moving it into the file waits for the disk, and should keep no commit waiting. A node that has had
 # nothing to save for so long is not in the middle of something.
 TIDY_AFTER_CHANGES: Final = 500
 REST_S: Final = 0.25
-# Whoever records these goes on at once, and who watches a task can wait as long as that.
-_MAY_WAIT: Final = frozenset({Claimed, Started, Progressed})
+# Whoever records these goes on at once, and who watches a task can wait as long as that; so can a peer for its Accept.
+_MAY_WAIT: Final = frozenset({Submitted, Claimed, Started, Progressed})
 
 Saved = Callable[[Batch, Refusals], None]
 
@@ -93,11 +93,11 @@ class GroupWriter:
         self.line.append(item)
         self._put += 1
         if not _may_wait(item):
-            self._hurry()
+            self.hurry()
         if self._idle:  # to unpark nobody costs as much as the rest of this
             self._idle.unpark()
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
         """Let nothing wait for company that is in line by now."""
         self._hurried = self._put
         if self._held:
@@ -114,7 +114,7 @@ class GroupWriter:
     async def wait_saved(self) -> None:
         """Return when all that is in line by now is saved, or when nothing can be saved."""
         last = self._put
-        self._hurry()
+        self.hurry()
         while self._done < last and self.failure is None and not self._ended.is_set():
             await self._progress.park()
 
@@ -122,7 +122,7 @@ class GroupWriter:
         """Return when everything in line is saved; when saving fails, after `CLOSING_S` at the latest."""
         self._give_up_at = trio.current_time() + CLOSING_S
         self._closing.set()
-        self._hurry()
+        self.hurry()
         self._idle.unpark()
         await self._ended.wait()
 
@@ -221,8 +221,8 @@ class GroupWriter:
 
 
 def _may_wait(item: Item) -> bool:
-    if isinstance(item, Forgotten):
-        return True
+    if isinstance(item, Forgotten | NewTasks):
+        return isinstance(item, Forgotten)
     for change in item:  # noqa: SIM110 - a generator takes three times as long
         if type(change.fact) not in _MAY_WAIT:
             return False

@@ -249,6 +249,21 @@ async def test_what_nobody_waits_for_is_saved_soon(autojump_clock: MockClock) ->
         assert disk.changes == claimed
 
 
+@pytest.mark.parametrize("somebody_waits", [False, True])
+async def test_a_task_that_has_come_waits_for_company_unless_somebody_waits_for_it(
+    autojump_clock: MockClock, *, somebody_waits: bool
+) -> None:
+    """A short task costs one commit; who enqueues one is told at once that it is there."""
+    disk, told = Disk(), trio.Event()
+    async with writing(disk, lambda *_: told.set()) as writer:
+        begun = trio.current_time()
+        writer.put((birth(),))
+        if somebody_waits:
+            writer.hurry()
+        await told.wait()
+        assert trio.current_time() - begun == pytest.approx(0 if somebody_waits else HELD_S)
+
+
 async def test_the_wal_is_moved_into_the_file_when_nothing_is_to_be_saved(autojump_clock: MockClock) -> None:
     """Not after each commit, and not while more comes."""
     disk = Disk()

@@ -1,9 +1,13 @@
 """What can go wrong between this node and the network, in words."""
 
-from enum import StrEnum
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from protocol import ErrorCode, PeertaskError
+
+if TYPE_CHECKING:
+    from node.coordination.diagnosis import Symptom
 
 
 class UnsupportedLibp2p(PeertaskError):
@@ -40,29 +44,17 @@ class PeerUnreachable(PeertaskError):
     default_code = ErrorCode.PEER_UNREACHABLE
 
 
-class CircuitTrouble(StrEnum):
-    """Why a peer cannot be reached through a relay: what the doctor calls a symptom (`node.coordination.diagnosis`)."""
-
-    RELAY_UNREACHABLE = "relay unreachable"
-    NO_RELAY = "no relay"
-    NO_RESERVATION = "no reservation"
-    RELAY_REFUSES = "relay refuses"
-    RELAY_FULL = "relay full"
-    PEER_SILENT = "peer silent"
-    RELAY_BROKEN = "relay broken"
-
-
 class CircuitFailed(PeerUnreachable):
     """A relay cannot be used, or did not connect this node with a peer, or make the reservation that it asked for.
 
     Attributes:
-        trouble: why, for programs.
+        symptom: why, for programs.
         detail: which relay it is, and what it did.
     """
 
-    def __init__(self, message: str, trouble: CircuitTrouble, detail: str, **options: Any) -> None:
+    def __init__(self, message: str, symptom: Symptom, detail: str, **options: Any) -> None:
         super().__init__(f"{message} ({detail})", **options)
-        self.trouble = trouble
+        self.symptom = symptom
         self.detail = detail
 
 

@@ -137,7 +137,7 @@ async def _symptom(endpoint: Endpoint, error: PeertaskError) -> tuple[Symptom, s
     if isinstance(error, InvalidAddress):
         return Symptom.MALFORMED, error.message
     if isinstance(error, CircuitFailed):
-        return Symptom(error.trouble), error.detail
+        return error.symptom, error.detail
     if error.code in _BY_CODE:
         return _BY_CODE[error.code], error.message
     if endpoint.relay_id:

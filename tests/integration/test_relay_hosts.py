@@ -19,9 +19,10 @@ from libp2p.transport.upgrader import TransportUpgrader
 from structlog.testing import capture_logs
 
 from node.background import open_background
+from node.coordination.diagnosis import Symptom
 from node.net.admission import AddressLimits, InboundLimits
 from node.net.allowance import Rate
-from node.net.errors import CircuitFailed, CircuitTrouble, PeerUnreachable, WrongPeer
+from node.net.errors import CircuitFailed, PeerUnreachable, WrongPeer
 from node.net.host import HardenedHost, abort_connection, dial, open_host
 from node.net.identity import peer_id_of
 from node.net.relay import client, dialling, service
@@ -198,10 +199,10 @@ async def test_a_peer_without_a_reservation_is_not_reached_and_the_error_asks_fo
     async with relay_host() as relay, hidden_host() as hidden, open_host(config()) as visitor:
         await dial(hidden.host, [relay.address])
         error = await refusal(visitor, hidden.address_at(relay.address))
-        assert (error.trouble, error.code) == (CircuitTrouble.NO_RESERVATION, "PEER_UNREACHABLE")
+        assert (error.symptom, error.code) == (Symptom.NO_RESERVATION, "PEER_UNREACHABLE")
         assert "is it running with --relay?" in error.message
         own = await refusal(relay.host, f"{relay.address}/p2p-circuit/p2p/{NOBODY}")
-        assert (own.trouble, "this node itself" in own.message) == (CircuitTrouble.NO_RESERVATION, True)
+        assert (own.symptom, "this node itself" in own.message) == (Symptom.NO_RESERVATION, True)
 
 
 async def test_a_host_that_dies_has_no_reservation_any_more() -> None:
@@ -211,7 +212,7 @@ async def test_a_host_that_dies_has_no_reservation_any_more() -> None:
             await dial(visitor, hidden.client.addresses)
         with trio.fail_after(LIMIT_S):
             await becomes_true(lambda: not visitor.get_network().live_connections(hidden.peer_id))
-        assert (await refusal(visitor, hidden.address_at(relay.address))).trouble is CircuitTrouble.NO_RESERVATION
+        assert (await refusal(visitor, hidden.address_at(relay.address))).symptom is Symptom.NO_RESERVATION
 
 
 async def test_a_node_that_is_no_relay_says_so() -> None:
@@ -222,7 +223,7 @@ async def test_a_node_that_is_no_relay_says_so() -> None:
         assert "does not serve as a relay" in state.last_error
         assert hidden.client.addresses == ()
         error = await refusal(visitor, hidden.address_at(address_of(plain)))
-        assert (error.trouble, "--relay-service" in error.remedy) == (CircuitTrouble.NO_RELAY, True)
+        assert (error.symptom, "--relay-service" in error.remedy) == (Symptom.NO_RELAY, True)
 
 
 async def test_a_relay_that_is_not_there_is_not_taken_for_the_peer() -> None:
@@ -230,10 +231,10 @@ async def test_a_relay_that_is_not_there_is_not_taken_for_the_peer() -> None:
     async with relay_host() as relay, open_host(config()) as visitor:
         dead = f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}/p2p-circuit/p2p/{relay.host.get_id()}"
         error = await refusal(visitor, dead)
-        assert (error.trouble, "connection refused" in error.message) == (CircuitTrouble.RELAY_UNREACHABLE, True)
+        assert (error.symptom, "connection refused" in error.message) == (Symptom.RELAY_UNREACHABLE, True)
         other = relay.address.replace(str(relay.host.get_id()), NOBODY)
         error = await refusal(visitor, f"{other}/p2p-circuit/p2p/{relay.host.get_id()}")
-        assert (error.trouble, "answers there" in error.message) == (CircuitTrouble.RELAY_UNREACHABLE, True)
+        assert (error.symptom, "answers there" in error.message) == (Symptom.RELAY_UNREACHABLE, True)
         with pytest.raises(PeerUnreachable, match=r"connection refused.*nothing listens"):
             await dial(visitor, [dead, f"/ip4/127.0.0.1/tcp/1/p2p/{relay.host.get_id()}"])
 
@@ -251,7 +252,7 @@ async def test_a_relay_may_be_for_certain_peers_only() -> None:
         (state,) = stranger.client.relays
         assert (state.reserved, "certain peers only" in state.last_error) == (False, True)
         error = await refusal(visitor, stranger.address_at(relay.address))
-        assert error.trouble is CircuitTrouble.NO_RESERVATION
+        assert error.symptom is Symptom.NO_RESERVATION
 
 
 async def test_a_relay_that_is_full_says_so() -> None:
@@ -264,7 +265,7 @@ async def test_a_relay_that_is_full_says_so() -> None:
         async with open_host(config()) as first, open_host(config()) as second:
             await dial(first, hidden.client.addresses)
             error = await refusal(second, hidden.client.addresses[0])
-            assert (error.trouble, error.message.count("no room")) == (CircuitTrouble.RELAY_FULL, 1)
+            assert (error.symptom, error.message.count("no room")) == (Symptom.RELAY_FULL, 1)
 
 
 async def test_a_lost_relay_is_asked_again_until_it_is_back() -> None:
@@ -328,7 +329,7 @@ async def test_a_relay_that_says_nothing_is_given_up_with_its_connection(monkeyp
             assert asked.is_set()
             assert "has said nothing" in hidden.client.relays[0].last_error
             error = await refusal(visitor, hidden.address_at(address_of(frozen)))
-            assert error.trouble is CircuitTrouble.RELAY_UNREACHABLE
+            assert error.symptom is Symptom.RELAY_UNREACHABLE
 
 
 async def test_a_host_that_says_nothing_behind_a_relay_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +355,7 @@ async def test_a_host_that_says_nothing_behind_a_relay_is_not_waited_for(monkeyp
         for handler in (ignore, refuse, babble, hang_up):
             hidden.host.set_stream_handler(STOP, handler)
             error = await refusal(visitor, hidden.client.addresses[0])
-            assert error.trouble is CircuitTrouble.PEER_SILENT
+            assert error.symptom is Symptom.PEER_SILENT
         assert relay.service.reservations.circuits == 0
 
 
@@ -401,7 +402,7 @@ async def test_a_relay_that_answers_what_it_should_not_is_told_apart_from_the_pe
     async with server() as liar, open_host(config()) as visitor:
         liar.set_stream_handler(HOP, answer)
         error = await refusal(visitor, f"{address_of(liar)}/p2p-circuit/p2p/{NOBODY}")
-        assert error.trouble is CircuitTrouble.RELAY_BROKEN
+        assert error.symptom is Symptom.RELAY_BROKEN
 
 
 async def babble(stream: INetStream) -> None:
@@ -415,12 +416,12 @@ async def test_whoever_cannot_even_agree_on_a_protocol_does_no_harm() -> None:
     async with server() as liar, hidden_host(address_of(liar)) as plain, open_host(config()) as visitor:
         liar.get_network().set_stream_handler(babble)
         error = await refusal(visitor, plain.address_at(address_of(liar)))
-        assert error.trouble is CircuitTrouble.RELAY_BROKEN
+        assert error.symptom is Symptom.RELAY_BROKEN
         async with hidden_host(address_of(liar)) as hidden:
             assert "ended the conversation" in hidden.client.relays[0].last_error
     async with relay_host() as relay, hidden_host(relay.address) as hidden, open_host(config()) as visitor:
         hidden.host.get_network().set_stream_handler(babble)
-        assert (await refusal(visitor, hidden.client.addresses[0])).trouble is CircuitTrouble.PEER_SILENT
+        assert (await refusal(visitor, hidden.client.addresses[0])).symptom is Symptom.PEER_SILENT
 
 
 class Announcer:
@@ -576,10 +577,10 @@ async def test_nothing_is_relayed_for_whoever_comes_through_a_relay() -> None:
         for question in (Reserve(), Connect(PeerId(str(wanted.peer_id)))):
             with pytest.raises(CircuitFailed) as caught:
                 await ask_relay(visitor, nursery, connection, str(hidden.peer_id), question)
-            assert caught.value.trouble is CircuitTrouble.RELAY_REFUSES
+            assert caught.value.symptom is Symptom.RELAY_REFUSES
         # Nor does a host ask for it: it needs a straight way to a relay.
         beyond = f"/ip4/127.0.0.1/tcp/1/p2p/{hidden.peer_id}/p2p-circuit/p2p/{wanted.peer_id}"
-        assert (await refusal(visitor, beyond)).trouble is CircuitTrouble.RELAY_UNREACHABLE
+        assert (await refusal(visitor, beyond)).symptom is Symptom.RELAY_UNREACHABLE
 
 
 async def test_the_limit_on_connections_with_one_peer_holds_for_those_through_a_relay() -> None:

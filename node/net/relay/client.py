@@ -12,10 +12,11 @@ import trio
 from libp2p.abc import INetConn, INetStream
 from libp2p.peer.id import ID
 
+from node.coordination.diagnosis import Symptom
 from node.interfaces import RelayInfo
 from node.net.addresses import Endpoint, circuit_through, parse_endpoint
 from node.net.dialing import longest_pause_s
-from node.net.errors import CircuitFailed, CircuitTrouble, InvalidAddress, SelfDial
+from node.net.errors import CircuitFailed, InvalidAddress, SelfDial
 from node.net.muxer import hardened
 from node.net.relay.dialling import ask_relay, circuit_failed, connect_to_relay
 from node.net.relay.messages import Answer, Connect, Reserve, Status, decode_stop, encode_stop
@@ -141,13 +142,13 @@ class RelayClient:
                     state.tried.set()
                 with trio.move_on_after(renewal_in_s(expires_at, self._epoch_s())):
                     await carrier.event_closed.wait()
-        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, "the connection with it has ended")
+        raise circuit_failed(relay_id, Symptom.RELAY_UNREACHABLE, "the connection with it has ended")
 
     async def _reserve(self, relay_id: PeerId, connection: INetConn) -> int | None:
         try:
             stream, answer = await ask_relay(self._opener, self._swarm.nursery, connection, relay_id, Reserve())
         except CircuitFailed as error:
-            if error.trouble is CircuitTrouble.RELAY_UNREACHABLE:  # frozen: nothing goes over this connection any more
+            if error.symptom is Symptom.RELAY_UNREACHABLE:  # frozen: nothing goes over this connection any more
                 await hardened(connection.muxed_conn).abort()
             raise
         stream.end()

@@ -12,7 +12,7 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from node.coordination.diagnosis import Symptom, meaning_of
 from node.net.addresses import Endpoint
-from node.net.errors import CircuitFailed, CircuitTrouble
+from node.net.errors import CircuitFailed
 from node.net.relay.messages import HOP, Answer, Connect, Message, Reserve, Status, decode_hop, encode_hop
 from node.net.relay.streams import CancellableStream, Opener, open_stream, receive_body
 from node.net.swarm import HardenedSwarm
@@ -21,12 +21,12 @@ from protocol import PeerId, PeertaskError, RemoteProtocolError
 ANSWER_S: Final = 10.0
 """How long a relay may take to answer: it asks the other side first, which takes `node.net.relay.service.STOP_S`."""
 
-_TROUBLES: Final[Mapping[int, CircuitTrouble]] = {
-    Status.RESERVATION_REFUSED: CircuitTrouble.RELAY_FULL,
-    Status.RESOURCE_LIMIT_EXCEEDED: CircuitTrouble.RELAY_FULL,
-    Status.PERMISSION_DENIED: CircuitTrouble.RELAY_REFUSES,
-    Status.CONNECTION_FAILED: CircuitTrouble.PEER_SILENT,
-    Status.NO_RESERVATION: CircuitTrouble.NO_RESERVATION,
+_SYMPTOMS: Final[Mapping[int, Symptom]] = {
+    Status.RESERVATION_REFUSED: Symptom.RELAY_FULL,
+    Status.RESOURCE_LIMIT_EXCEEDED: Symptom.RELAY_FULL,
+    Status.PERMISSION_DENIED: Symptom.RELAY_REFUSES,
+    Status.CONNECTION_FAILED: Symptom.PEER_SILENT,
+    Status.NO_RESERVATION: Symptom.NO_RESERVATION,
 }
 
 
@@ -54,11 +54,11 @@ async def connect_to_relay(swarm: HardenedSwarm, relay: tuple[Endpoint, ...]) ->
     """
     relay_id = relay[0].peer_id
     if relay_id == str(swarm.get_peer_id()):  # and that peer is not connected, else nobody would be dialled
-        raise circuit_failed(relay_id, CircuitTrouble.NO_RESERVATION, "this node itself")
+        raise circuit_failed(relay_id, Symptom.NO_RESERVATION, "this node itself")
     try:
         return await swarm.dial_endpoints(ID.from_string(relay_id), relay, direct=True)
     except PeertaskError as error:
-        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, error.message) from None
+        raise circuit_failed(relay_id, Symptom.RELAY_UNREACHABLE, error.message) from None
 
 
 async def ask_relay(
@@ -84,12 +84,12 @@ async def ask_relay(
         raise
     except trio.TooSlowError:
         detail = f"it has said nothing for {ANSWER_S:.0f} s"
-        raise circuit_failed(relay_id, CircuitTrouble.RELAY_UNREACHABLE, detail) from None
+        raise circuit_failed(relay_id, Symptom.RELAY_UNREACHABLE, detail) from None
     except Exception as error:  # libp2p raises what it likes at what a relay sends
         refusal = error.__cause__
         if isinstance(refusal, MultiselectClientError) and "not supported" in str(refusal):
-            raise circuit_failed(relay_id, CircuitTrouble.NO_RELAY) from error
-        raise circuit_failed(relay_id, CircuitTrouble.RELAY_BROKEN, str(refusal or error)) from error
+            raise circuit_failed(relay_id, Symptom.NO_RELAY) from error
+        raise circuit_failed(relay_id, Symptom.RELAY_BROKEN, str(refusal or error)) from error
     return stream, answer
 
 
@@ -103,12 +103,12 @@ async def _exchange(stream: CancellableStream, question: Message) -> Answer:
 
 def _require_ok(answer: Answer, relay_id: str) -> None:
     if answer.status != Status.OK:
-        trouble = _TROUBLES.get(answer.status, CircuitTrouble.RELAY_BROKEN)
-        raise circuit_failed(relay_id, trouble, "" if answer.status in _TROUBLES else f"it answers {answer.status}")
+        symptom = _SYMPTOMS.get(answer.status, Symptom.RELAY_BROKEN)
+        raise circuit_failed(relay_id, symptom, "" if answer.status in _SYMPTOMS else f"it answers {answer.status}")
 
 
-def circuit_failed(relay_id: str, trouble: CircuitTrouble, detail: str = "") -> CircuitFailed:
+def circuit_failed(relay_id: str, symptom: Symptom, detail: str = "") -> CircuitFailed:
     """Return the error for what went wrong at a relay, in words."""
-    text, remedy = meaning_of(Symptom(trouble))
+    text, remedy = meaning_of(symptom)
     detail = f"relay {relay_id}: {detail}" if detail else f"relay {relay_id}"
-    return CircuitFailed(text, trouble, detail, remedy=remedy)
+    return CircuitFailed(text, symptom, detail, remedy=remedy)

@@ -1,0 +1,27 @@
+"""What the tests of this folder begin with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from node.testing import (
+    MemoryHub,
+    open_memory_hub,
+)
+from tests.node.remote.pairs import Pair, pair_on
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[MemoryHub]:
+    """What lies between the nodes of a test."""
+    async with open_memory_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+async def pair(hub: MemoryHub) -> AsyncIterator[Pair]:
+    """A pair that runs."""
+    async with pair_on(hub) as pair:
+        yield pair

@@ -145,25 +145,20 @@ def _lack(record: TaskRecord, workers: Iterable[Worker]) -> tuple[str, str]:
     fit = [worker for worker in there if worker.offers(kind)]
     if not fit:
         kinds = {each for worker in there for each in worker.kinds or ()}
-        remedy = f"{_name('kind', kinds)} let somebody run a worker that does {kind!r}"
-        return f"nobody does that kind, {_known('kinds', kinds)}", remedy
+        known = f"known kinds are {several(kinds)}" if kinds else "no kinds are known"
+        name = "Name one of the known kinds" if kinds else "Name another kind"
+        return f"nobody does that kind, {known}", f"{name}, or let somebody run a worker that does {kind!r}"
     acting = [worker for worker in fit if worker.acts_as(persona)]
     if not acting:
         personas = {each for worker in fit for each in worker.personas or ()}
-        remedy = f"{_name('persona', personas)} let somebody run a worker with `--persona {persona}`"
-        return f"nobody has the persona {persona!r}, {_known('personas', personas)}", remedy
+        run = f"let somebody run a worker with `--persona {persona}`"
+        remedy = f"Name one of these, or {run}" if personas else run[:1].upper() + run[1:]
+        others = f"only as {several(personas)}" if personas else "or as any other persona"
+        return f"nobody acts as {persona!r}, {others}", remedy
     if any(worker.trusted for worker in acting):
         return "whoever could have it takes no tasks at the moment", ""
     remedy = "Let the operator of this node name one of them: `peertask node --worker PEER`"
     return "whoever could have it is a stranger", remedy
-
-
-def _known(what: str, names: Collection[str]) -> str:
-    return f"known {what} are {several(names)}" if names else f"no {what} are known"
-
-
-def _name(what: str, names: Collection[str]) -> str:
-    return f"Name one of the known {what}s, or" if names else f"Name another {what}, or"
 
 
 def several(names: Collection[str]) -> str:

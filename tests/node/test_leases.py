@@ -241,7 +241,7 @@ async def test_a_task_waits_for_an_agent_that_could_do_it_and_does_not_ask(
         assert f"before its deadline: it waited for {reason.text}" in record.failure.message
         critic = await node.run(kind="agent", persona="critic", timeout_s=1.0)
         assert critic.failure is not None
-        assert "nobody has the persona 'critic', known personas are writer" in critic.failure.message
+        assert "nobody acts as 'critic', only as writer" in critic.failure.message
 
 
 async def test_agents_of_a_node_work_for_its_peers_too(autojump_clock: MockClock, hub: MemoryHub) -> None:

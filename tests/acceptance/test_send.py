@@ -78,7 +78,8 @@ def test_a_task_that_nobody_can_do_says_what_it_waits_for(shared_stage: Stage, l
     assert waits.startswith("waits for a worker that does tasks of kind 'mock' and acts as 'critic'")
     assert "nobody acts as 'critic'" in waits
     assert "--persona critic" in help_
-    assert f"could not be started before its deadline: it {waits.replace('waits', 'waited', 1)}. Let somebody run a worker " in error
+    waited = waits.replace("waits", "waited", 1)
+    assert f"could not be started before its deadline: it {waited}. Let somebody run " in error
     (told,) = shared_stage.run(*send[:-1], "0.1", "--json", "look").err.splitlines()
     assert json.loads(told)["error"]["code"] == "DEADLINE_EXCEEDED"
 

@@ -56,9 +56,12 @@ _MAX_DESCRIBED_ERRORS = 32
 _MAX_REASON_CHARS = 240
 
 # A system call and a UUID object for each id cost a thirtieth of a no-op task, so the random digits of this many ids
-# are drawn at a time.
-_IDS_A_DRAW = 64
+# are drawn at a time. They begin alike, so that they lie side by side in every index that they come into: a commit of
+# a hundred tasks touches a few pages of it, and not a hundred.
+_IDS_A_DRAW = 256
 _ID_DIGITS = 32
+# Of 122 random bits 32 are those of the draw and 90 are left to tell its ids apart, and not to be guessed.
+_DRAW_DIGITS = 8
 _VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _random_digits: list[str] = []
 _random_bytes: Callable[[int], bytes] = os.urandom
@@ -67,7 +70,7 @@ os.register_at_fork(after_in_child=_random_digits.clear)
 
 
 def new_task_id() -> TaskId:
-    """Return a fresh random UUID version 4."""
+    """Return a fresh random UUID version 4; some hundred that a process draws in a row begin alike."""
     try:
         digits = _random_digits.pop()
     except IndexError:
@@ -76,9 +79,11 @@ def new_task_id() -> TaskId:
 
 
 def _draw_digits() -> str:
-    """Return the digits of one id, and keep those of some more."""
+    """Return the digits of one id, and keep those of some more that begin alike."""
     drawn = _random_bytes(_IDS_A_DRAW * _ID_DIGITS // 2).hex()
-    _random_digits.extend(drawn[start : start + _ID_DIGITS] for start in range(_ID_DIGITS, len(drawn), _ID_DIGITS))
+    alike = drawn[:_DRAW_DIGITS]
+    ends = range(2 * _ID_DIGITS, len(drawn) + 1, _ID_DIGITS)
+    _random_digits.extend(alike + drawn[end - _ID_DIGITS + _DRAW_DIGITS : end] for end in ends)
     return drawn[:_ID_DIGITS]
 
 

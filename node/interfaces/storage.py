@@ -25,8 +25,8 @@ class Store(ABC):
     """Keeps records and their facts. Dumb: no policy, no clock, no decision.
 
     `append` only takes a change in, so that the writer of the map never waits; the store says when changes are safe
-    by calling `committed` with them: in the order of `append`, on the event loop, each exactly once. A store that
-    needs no time may call it from within `append`.
+    by calling `committed` with them: on the event loop, each exactly once, those of one task in the order of `append`.
+    A store that needs no time may call it from within `append`.
     """
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Store(ABC):
     def hurry(self) -> None:  # noqa: B027 - a store that lets nothing wait has nothing to do
         """Save what was appended as soon as it can be: somebody waits for it.
 
-        A store may let changes wait some milliseconds for others, to save them together.
+        A store may let changes wait for others, to save them together; for as long as nobody notices.
         """
 
     @property

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from opentelemetry import trace
 
@@ -16,6 +15,9 @@ from protocol import Fact, PeertaskError, TaskId, TaskRecord
 
 # From memory, which takes microseconds, over a disk or a server, which take milliseconds, to one that was away.
 SAVE_BUCKETS_S: Final = (0.00001, 0.0001, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0)
+
+
+_Entry = TypeVar("_Entry")
 
 
 class MeasuredStore(Store):
@@ -38,13 +40,12 @@ class MeasuredStore(Store):
     ) -> None:
         self.saves = Durations(SAVE_BUCKETS_S)
         self.loads = Durations(SAVE_BUCKETS_S)
-        # Looked up once: a busy node saves some hundred thousand changes a second.
-        self._add_save = self.saves.add
         self._inner = inner
         self._tracer = tracer or store_tracer()
         self._timer = timer
-        self._begun: deque[tuple[float, Sequence[Change]]] = deque()
-        self._spans: deque[trace.Span] = deque()
+        self._begun: dict[TaskId, list[float]] = {}  # when each change of a task was appended that is not committed
+        self._spans: dict[TaskId, list[trace.Span]] = {}  # of the same changes, when there is a tracer
+        self._commits = 0
         self._committed: Committed = _ignore
         self._refused: Refused = _ignore
         inner.on_refused(self._refuse)
@@ -86,15 +87,22 @@ class MeasuredStore(Store):
         self._append(changes, self._inner.append_new)
 
     def _append(self, changes: Sequence[Change], append: Callable[[Sequence[Change]], None]) -> None:
-        in_line = len(self._begun)
-        self._begun.append((self._timer(), changes))
-        if self._tracer is not None:
-            self._spans.extend(self._start_span(self._tracer, change) for change in changes)
+        now = self._timer()
+        for change in changes:
+            task_id = change.record.id
+            begun = self._begun.get(task_id)
+            if begun is None:
+                self._begun[task_id] = [now]
+            else:
+                begun.append(now)
+            if self._tracer is not None:
+                self._spans.setdefault(task_id, []).append(self._start_span(self._tracer, change))
+        commits = self._commits
         try:
             append(changes)
         except BaseException:
-            if len(self._begun) > in_line:  # else it is committed, and whoever was told of it has failed
-                self._take_back(len(changes))
+            if self._commits == commits:  # else it is committed, and whoever was told of it has failed
+                self._take_back(changes)
             raise
 
     def _start_span(self, tracer: trace.Tracer, change: Change) -> trace.Span:
@@ -102,33 +110,22 @@ class MeasuredStore(Store):
         attributes = {TASK_ID: record.id, TASK_STATE: record.status.value}
         return tracer.start_span(SAVE_SPAN, kind=trace.SpanKind.CLIENT, attributes=attributes)
 
-    def _take_back(self, count: int) -> None:
-        self._begun.pop()
-        for _ in range(min(count, len(self._spans))):
-            self._spans.pop().end()
+    def _take_back(self, changes: Sequence[Change]) -> None:
+        """Count nothing of changes that were not taken in."""
+        for change in changes:
+            task_id = change.record.id
+            _take(self._begun, task_id, -1)
+            if self._tracer is not None:
+                _take(self._spans, task_id, -1).end()
 
     def _commit(self, changes: Sequence[Change]) -> None:
-        if len(changes) == 1 == len(self._begun[0][1]):
-            at, _ = self._begun.popleft()
-            self._add_save(self._timer() - at)
-        else:
-            self._add_saves(len(changes))
+        self._commits += 1
+        now, begun = self._timer(), self._begun
+        self.saves.extend([now - _take(begun, change.record.id, 0) for change in changes])
         if self._tracer is not None:
-            for _ in changes:
-                self._spans.popleft().end()
+            for change in changes:
+                _take(self._spans, change.record.id, 0).end()
         self._committed(changes)
-
-    def _add_saves(self, left: int) -> None:
-        """Count changes that came in together, or are committed together, in whole or in part."""
-        now = self._timer()
-        saves: list[float] = []
-        while left > 0:
-            at, begun = self._begun.popleft()
-            saves += [now - at] * min(len(begun), left)
-            left -= len(begun)
-        if left < 0:
-            self._begun.appendleft((at, begun[left:]))
-        self.saves.extend(saves)
 
     def on_refused(self, listener: Refused) -> None:
         """Tell of what the other store finds out late that it will not save."""
@@ -137,25 +134,19 @@ class MeasuredStore(Store):
     def _refuse(self, changes: Sequence[Change], error: PeertaskError) -> None:
         """Count nothing of a task that is given up, and pass it on."""
         task_id = changes[0].record.id
-        begun, spans = self._begun, self._spans
-        self._begun, self._spans = deque(), deque()
-        for entry in begun:
-            is_refused = entry[1][0].record.id == task_id
-            if not is_refused:
-                self._begun.append(entry)
-            for span in [spans.popleft() for _ in entry[1]] if spans else ():
-                if is_refused:
-                    span.end()
-                else:
-                    self._spans.append(span)
+        self._begun.pop(task_id, None)
+        for span in self._spans.pop(task_id, ()):
+            span.end()
         self._refused(changes, error)
 
     def _abandon(self) -> None:
         """End what was not saved when the store was closed."""
         self._committed = _ignore
         self._begun.clear()
-        while self._spans:
-            self._spans.popleft().end()
+        for spans in self._spans.values():
+            for span in spans:
+                span.end()
+        self._spans.clear()
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
         """Yield every record of the other store, and count how long each took."""
@@ -187,6 +178,14 @@ class MeasuredStore(Store):
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Let the other store drop these tasks."""
         self._inner.forget(task_ids)
+
+
+def _take(lists: dict[TaskId, list[_Entry]], task_id: TaskId, index: int) -> _Entry:
+    entries = lists[task_id]
+    entry = entries.pop(index)
+    if not entries:
+        del lists[task_id]
+    return entry
 
 
 def _ignore(_changes: Sequence[Change], _error: PeertaskError | None = None) -> None:

@@ -72,7 +72,14 @@ async def _check_commits(store: Store) -> None:
             store.append(history[1:])
         await commits.wait_for(len(changes) // 2)
     promise(
-        commits.changes == changes, "all that is appended is committed: in order, each exactly once, before leaving"
+        len(commits.changes) == len(changes), "all that is appended is committed, each exactly once, before leaving"
+    )
+    by_task: dict[TaskId, list[Change]] = {}
+    for change in commits.changes:
+        by_task.setdefault(change.record.id, []).append(change)
+    promise(
+        all(by_task.get(history[0].record.id) == history for history in histories),
+        "the changes of a task are committed in the order of appending",
     )
 
 

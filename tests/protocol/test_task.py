@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import uuid
 
@@ -16,6 +17,7 @@ from protocol import (
     InvalidTask,
     RetryPolicy,
     Task,
+    draw_ids_from,
     new_task_id,
     parse_task_id,
 )
@@ -45,6 +47,15 @@ def test_ids_are_random_uuids_of_version_4() -> None:
     assert len(ids) == 100
     assert {uuid.UUID(task_id).version for task_id in ids} == {4}
     assert uuid.UUID(Task.new("Hello", ALICE, timestamp=NOON).id).version == 4
+
+
+def test_ids_that_come_in_a_row_lie_side_by_side_and_cannot_be_guessed() -> None:
+    """An index keeps a commit's tasks on a few of its pages; what the ids of a draw do not share is random."""
+    with draw_ids_from(os.urandom):
+        ids = [new_task_id() for _ in range(1_000)]
+    beginnings = {task_id[:8] for task_id in ids}
+    assert 4 <= len(beginnings) <= 5
+    assert len({task_id[9:] for task_id in ids}) == len({task_id[24:] for task_id in ids}) == 1_000
 
 
 def test_a_task_cannot_be_changed_and_can_be_copied_and_printed() -> None:

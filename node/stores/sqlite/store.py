@@ -16,7 +16,7 @@ from node.background import open_background
 from node.coordination_service import TaskNumbers
 from node.interfaces import Change, Committed, Refused, Store
 from node.personas import FoundPersonas, Persona, PersonaSource, placed
-from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, Item, NewTasks
+from node.stores.sqlite.batch import MAX_CHANGES, Batch, Forgotten, NewTasks
 from node.stores.sqlite.database import BEGINNING, Database, Refusals
 from node.stores.sqlite.errors import explained, refuse
 from node.stores.sqlite.opening import Synchronous, open_connection
@@ -125,7 +125,7 @@ class SqliteStore(AgentStore, Store, TaskNumbers, PersonaSource):
         self._writer.put(NewTasks(changes))
 
     def hurry(self) -> None:
-        """Commit what is in line, also what may wait for company; see `node.stores.sqlite.writer`."""
+        """Commit what has come, also what may wait for the end of its task; see `node.stores.sqlite.writer`."""
         if self._writer is not None:
             self._writer.hurry()
 
@@ -178,8 +178,7 @@ class SqliteStore(AgentStore, Store, TaskNumbers, PersonaSource):
         """Give a task up whose changes are not saved, with all that follows on them."""
         self._seqs[task_id] = _LOST
         if self._writer is not None:
-            for item in self._writer.drop(partial(_is_about, task_id)):
-                changes.extend(change for change in item if isinstance(change, Change))
+            changes.extend(self._writer.drop(task_id))
         if self._refused is not None:
             # Without the folder: a peer that waits for the task is told too.
             message = f"{error.message} in {Path(self._place).name}"
@@ -192,7 +191,7 @@ class SqliteStore(AgentStore, Store, TaskNumbers, PersonaSource):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def load(self) -> AsyncGenerator[TaskRecord]:
-        """Yield every record, the oldest first; those of one millisecond in the order of their first append.
+        """Yield every record, the oldest first; those of one millisecond in the order of their first commit.
 
         What was appended before is waited for, unless saving fails.
 
@@ -315,10 +314,6 @@ class _OpenFile(NamedTuple):
     async def write(self, change: Callable[..., _Value], *args: object) -> _Value:
         with explained(self.place, "saved to"):
             return await self.thread.run_sync(change, *args)
-
-
-def _is_about(task_id: TaskId, item: Item) -> bool:
-    return not isinstance(item, Forgotten) and item[0].record.id == task_id
 
 
 def _conflict(record: TaskRecord, known: int) -> PeertaskError:

@@ -4,8 +4,9 @@ The event loop only puts changes in line and is told, once for each commit, what
 takes from the line what is there when it gets its turn. When nothing can be saved the line stands still and the same
 batch is tried again, so order is kept and nothing is lost.
 
-A commit of its own is for what somebody waits for: how a task ended, a graph, and what `hurry` is called for. All else
-waits some milliseconds for company, so that a short task costs a node one commit, and not four.
+A commit is for what somebody waits for: how a task ended, a graph, and what `hurry` is called for. All else is held
+back until its task ends, for a tenth of a second at most, so that a short task is written once, and not four times. So
+tasks may be saved in another order than they came in; the changes of one task never are.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Final, Protocol
 import structlog
 import trio
 
+from node.interfaces import Change
 from node.stores.sqlite.batch import Batch, Forgotten, Item, NewTasks, fill_batch
 from node.stores.sqlite.database import Refusals
 from node.stores.sqlite.errors import explain
+from node.stores.sqlite.held import HeldItems, may_wait
 from node.stores.sqlite.thread import OwnThread
-from protocol import Claimed, PeertaskError, Progressed, Started, Submitted
+from protocol import PeertaskError, TaskId
 
 # A lock or a full disk may be gone soon; somebody who looks on must not wait long, and a disk that stays full costs
 # nothing.
@@ -31,15 +34,10 @@ FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 5.0
 # How long leaving waits for a disk that does not save: service managers kill after ten seconds.
 CLOSING_S: Final = 5.0
-# How long what nobody waits for may wait for company: longer than a no-op task takes at a peer, and short beside
-# whatever takes long enough to be looked at. Nobody was told of what a crash takes back in this time.
-HELD_S: Final = 0.005
 # 10 MB of WAL or so; moving it into the file waits for the disk, and should keep no commit waiting. A node that has had
 # nothing to save for so long is not in the middle of something.
 TIDY_AFTER_CHANGES: Final = 500
 REST_S: Final = 0.25
-# Whoever records these goes on at once, and who watches a task can wait as long as that; so can a peer for its Accept.
-_MAY_WAIT: Final = frozenset({Submitted, Claimed, Started, Progressed})
 
 Saved = Callable[[Batch, Refusals], None]
 
@@ -77,44 +75,71 @@ class GroupWriter:
         self._saved = saved
         self._thread = thread
         self._place = place
-        self._put = 0
-        self._untidy = 0
+        self._held = HeldItems()
+        self._queued = 0
         self._done = 0
-        self._hurried = 0
+        self._untidy = 0
         self._idle = trio.lowlevel.ParkingLot()
-        self._held = trio.lowlevel.ParkingLot()
+        self._holding = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = trio.Event()
         self._give_up_at = math.inf
         self._ended = trio.Event()
 
     def put(self, item: Item) -> None:
-        """Put something in line. Never blocks."""
-        self.line.append(item)
-        self._put += 1
-        if not _may_wait(item):
+        """Put something in line, or hold it back. Never blocks."""
+        if isinstance(item, NewTasks):
+            self._queue(item)
+        elif isinstance(item, Forgotten):
+            self._forget(item)
+        elif may_wait(item):
+            self._held.add(item, trio.current_time())
+            self._note_held()
+        elif held := self._held.take(item[0].record.id):
+            self._queue([*held, *item])
+        else:
+            self._queue(item)
+
+    def _queue(self, *items: Item) -> None:
+        forgotten = self._held.take_forgotten()
+        self.line.extend((*forgotten, *items))
+        self._queued += len(forgotten) + len(items)
+        # To unpark nobody costs as much as the rest of this.
+        if self._idle:
+            self._idle.unpark()
+        if self._holding:
+            self._holding.unpark()
+
+    def _forget(self, forgotten: Forgotten) -> None:
+        """Hold a forgetting back, and nothing that came before of what is forgotten."""
+        if held := [changes for changes in map(self._held.take, forgotten) if changes]:
+            self._queue(*held)
+        self._held.forget(forgotten, trio.current_time())
+        self._note_held()
+
+    def _note_held(self) -> None:
+        if self._closing.is_set():
             self.hurry()
-        if self._idle:  # to unpark nobody costs as much as the rest of this
+        elif self._idle:
             self._idle.unpark()
 
     def hurry(self) -> None:
-        """Let nothing wait for company that is in line by now."""
-        self._hurried = self._put
+        """Hold nothing back that has come by now."""
         if self._held:
-            self._held.unpark()
+            self._queue(*self._held.take_all())
 
-    def drop(self, unwanted: Callable[[Item], bool]) -> list[Item]:
-        """Take items out of the line, and return them."""
-        dropped = [item for item in self.line if unwanted(item)]
-        if dropped:
-            self.line = deque(item for item in self.line if not unwanted(item))
-            self._done += len(dropped)
-        return dropped
+    def drop(self, task_id: TaskId) -> list[Change]:
+        """Drop the changes of a task that wait for a commit, and return them."""
+        items = [item for item in self.line if _is_about(task_id, item)]
+        if items:
+            self.line = deque(item for item in self.line if not _is_about(task_id, item))
+            self._done += len(items)
+        return [change for item in (*items, self._held.take(task_id)) for change in item if isinstance(change, Change)]
 
     async def wait_saved(self) -> None:
-        """Return when all that is in line by now is saved, or when nothing can be saved."""
-        last = self._put
+        """Return when all that has come by now is saved, or when nothing can be saved."""
         self.hurry()
+        last = self._queued
         while self._done < last and self.failure is None and not self._ended.is_set():
             await self._progress.park()
 
@@ -142,17 +167,24 @@ class GroupWriter:
                 self._progress.unpark_all()
 
     async def _wait_for_work(self) -> bool:
+        self._queue_due()
         while not self.line:
             if self._closing.is_set():
                 return False
             await self._rest()
-        if self._hurried <= self._done:
-            with trio.move_on_after(HELD_S):
-                await self._held.park()
+            self._queue_due()
         return True
 
+    def _queue_due(self) -> None:
+        if self._held and (due := self._held.take_due(trio.current_time())):
+            self._queue(*due)
+
     async def _rest(self) -> None:
-        """Return when something is put in line, or when the writer closes; tidy up when nothing comes for a while."""
+        """Return when something is in line, or may be, or the writer closes; tidy up when nothing comes for a while."""
+        if self._held:
+            with trio.move_on_at(self._held.next_due):
+                await self._holding.park()
+            return
         if self._untidy < TIDY_AFTER_CHANGES:
             await self._idle.park()
             return
@@ -220,10 +252,5 @@ class GroupWriter:
         )
 
 
-def _may_wait(item: Item) -> bool:
-    if isinstance(item, Forgotten | NewTasks):
-        return isinstance(item, Forgotten)
-    for change in item:  # noqa: SIM110 - a generator takes three times as long
-        if type(change.fact) not in _MAY_WAIT:
-            return False
-    return True
+def _is_about(task_id: TaskId, item: Item) -> bool:
+    return not isinstance(item, Forgotten) and item[0].record.id == task_id

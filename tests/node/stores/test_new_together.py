@@ -114,11 +114,12 @@ async def test_a_graph_that_sqlite_cannot_save_in_whole_is_refused_in_whole(tmp_
 
 
 async def test_a_graph_has_a_commit_of_its_own_in_sqlite() -> None:
-    """What came before it and what comes after are in others, in the order of appending."""
+    """What came before it and what comes after are in others."""
     store = FakeSqliteDatabase()
     before, graph, after = birth(), [birth() for _ in range(3)], birth()
     async with running(store) as commits:
         store.append((before,))
+        store.hurry()
         store.append_new(graph)
         store.append(claim(graph[0]))
         store.append((after,))

@@ -166,6 +166,7 @@ async def test_each_status_has_its_word(store: FakeSqliteDatabase) -> None:
     async with store.running(ignore):
         for history in histories:
             store.append(history)
+            store.hurry()
     words = rows(store.connection, "SELECT status FROM task_status ORDER BY task_id")
     assert [word for (word,) in words] == [
         "pending",

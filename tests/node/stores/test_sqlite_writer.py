@@ -18,8 +18,9 @@ from node.interfaces import Change
 from node.stores.sqlite import batch as batches
 from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
 from node.stores.sqlite.database import Refusals
+from node.stores.sqlite.held import HELD_S
 from node.stores.sqlite.thread import OwnThread, open_thread
-from node.stores.sqlite.writer import CLOSING_S, HELD_S, REST_S, TIDY_AFTER_CHANGES, GroupWriter
+from node.stores.sqlite.writer import CLOSING_S, REST_S, TIDY_AFTER_CHANGES, GroupWriter
 from node.testing import make_task
 from protocol import ErrorCode, new_task_id
 from tests.node.stores.lives import birth, claim, life
@@ -262,6 +263,63 @@ async def test_a_task_that_has_come_waits_for_company_unless_somebody_waits_for_
             writer.hurry()
         await told.wait()
         assert trio.current_time() - begun == pytest.approx(0 if somebody_waits else HELD_S)
+
+
+async def test_a_short_task_is_written_once_while_others_end(autojump_clock: MockClock) -> None:
+    """The end of one task does not take along the beginning of another, which is in the commit of its own end."""
+    disk, commits = Disk(), trio.Semaphore(0)
+    async with writing(disk, lambda *_: commits.release()) as writer:
+        first, second = life(), life()
+        writer.put(second[:1])
+        writer.put(first)
+        await commits.acquire()
+        writer.put(second[1:3])
+        writer.put(second[3:])
+        await commits.acquire()
+    assert [batch.changes for batch in disk.batches] == [first, second]
+    assert [batch.items for batch in disk.batches] == [1, 1]
+
+
+async def test_what_is_held_back_is_saved_in_time_while_others_end(autojump_clock: MockClock) -> None:
+    """A busy node tells of a task that takes long as soon as an idle one."""
+    disk, commits = Disk(), trio.Semaphore(0)
+    async with writing(disk, lambda *_: commits.release()) as writer:
+        waiting, begun = birth(), trio.current_time()
+        writer.put((waiting,))
+        while waiting not in disk.changes:
+            writer.put(life())
+            await commits.acquire()
+            await trio.sleep(HELD_S / 10)
+        assert trio.current_time() - begun <= HELD_S * 1.2
+        assert len(disk.batches) > 5
+
+
+async def test_a_task_is_forgotten_after_what_is_held_back_of_it() -> None:
+    """As with everything that was appended before."""
+    disk, change, other = Disk(), birth(), birth()
+    async with writing(disk) as writer:
+        writer.put((change,))
+        writer.put((other,))
+        writer.put(Forgotten([change.record.id]))
+    assert disk.changes == [change, other]
+    assert disk.batches[0].forgotten == {change.record.id}
+
+
+async def test_a_task_that_is_given_up_takes_along_what_is_held_back_of_it() -> None:
+    """Nothing of it is saved any more; it is told with what was in line."""
+    disk, changes, other = Disk(), life(), birth()
+    disk.may_go_on.clear()
+    async with writing(disk) as writer:
+        writer.put((other,))
+        writer.hurry()
+        await trio.to_thread.run_sync(disk.begun.wait, 10)
+        writer.put(changes[:1])
+        writer.hurry()
+        writer.put(changes[1:2])
+        assert writer.drop(changes[0].record.id) == changes[:2]
+        disk.may_go_on.set()
+        await writer.wait_saved()
+    assert disk.changes == [other]
 
 
 async def test_the_wal_is_moved_into_the_file_when_nothing_is_to_be_saved(autojump_clock: MockClock) -> None:

@@ -39,6 +39,15 @@ class _CommitsTwice(MemoryStore):
             self._committed(changes)
 
 
+class _CommitsTheLastFirst(MemoryStore):
+    """Commits what is appended together from the last change to the first."""
+
+    @asynccontextmanager
+    async def running(self, committed: Committed) -> AsyncIterator[None]:
+        async with super().running(lambda changes: committed(changes[::-1])):
+            yield
+
+
 class _CommitsTooLate(MemoryStore):
     """Keeps the last change to itself."""
 
@@ -127,11 +136,12 @@ class _ForgetsAll(MemoryStore):
 @pytest.mark.parametrize(
     ("store", "promise"),
     [
-        (_CommitsTwice, "in order, each exactly once"),
+        (_CommitsTwice, "each exactly once"),
+        (_CommitsTheLastFirst, "in the order of appending"),
         (_CommitsTooLate, "before leaving"),
         (_CommitsInAThread, "committed is called on the event loop"),
         (_TakesAnything, "a first record has seq 1"),
-        (_TakesTheFirstOnly, "in order, each exactly once"),
+        (_TakesTheFirstOnly, "each exactly once"),
         (_SaysTheWrongCode, "CONFLICT says so, and not STORE_FAILED"),
         (_LoadsAsItCame, "the oldest created_at first"),
         (_LoadsTheFirstRecordOnly, "records are kept, and 1 are loaded"),

@@ -111,6 +111,7 @@ class Node(OwnTasks):
             executors=self._executors,
             access=Access(allow=config.allow, max_in_flight=config.in_flight, works_for=config.works_for),
             usage=self.manager.usage,
+            saved=self.manager.saved,
             notary=self._notary,
             offering=self.offering,
             outside_kinds=lambda: self.work.kinds,

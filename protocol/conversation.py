@@ -9,9 +9,11 @@ table does not know which of the two this node is: the same law judges what is s
     requester                                     worker
     idle ── Submit | Attach ──► waiting           idle ◄── Cancel (crossed the Result)
     waiting ◄── Accept ── running                 waiting ── Accept ──► running
-    waiting ◄── Reject ── idle                    waiting ── Reject ──► idle
+    waiting ◄── Reject | Result ── idle           waiting ── Reject | Result ──► idle
     running ◄── Progress* · Result ── idle        running ── Progress* · Result ──► idle
     waiting, running ── Cancel ──► cancelling     … and the Result, or the Reject, still comes
+
+A Result that answers a Submit or an Attach says Accept too: a task that has ended by then has nothing to wait for.
 
 A Cancel may cross the Result on the wire: the worker is idle again when it comes. So a Cancel is allowed when idle, at
 both ends, and has no answer then; it also stops a task of an earlier session. Frames of one stream stay in order, so
@@ -94,7 +96,7 @@ ADDRESSEE: dict[type[Frame], Role] = {**_HEARD_BY, Offer: Role.REQUESTER, Declin
 
 _SHARED: dict[TaskState, dict[type[TaskFrame], TaskState]] = {
     _IDLE: {Submit: _WAITING, Attach: _WAITING, Cancel: _IDLE},
-    _WAITING: {Accept: _RUNNING, Reject: _IDLE, Cancel: _CANCELLING},
+    _WAITING: {Accept: _RUNNING, Reject: _IDLE, Result: _IDLE, Cancel: _CANCELLING},
     _RUNNING: {Progress: _RUNNING, Result: _IDLE, Cancel: _CANCELLING},
     _CANCELLING: {Accept: _CANCELLING, Reject: _IDLE, Progress: _CANCELLING, Result: _IDLE},
 }

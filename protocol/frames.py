@@ -115,7 +115,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Asks the peer to do a task; answered by Accept or Reject.
+    """Asks the peer to do a task; answered by Accept or Reject, or by its Result.
 
     Attributes:
         task: what to do.
@@ -185,7 +185,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The end of the task: exactly one of `result` and `failure`.
+    """The end of the task: exactly one of `result` and `failure`. Without an Accept before, it says that too.
 
     Attributes:
         task_id: which task.
@@ -212,7 +212,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Asks for the outcome of a task that was submitted before; answered by Accept or Reject.
+    """Asks for the outcome of a task that was submitted before; answered by Accept or Reject, or by its Result.
 
     Attributes:
         task_id: which task.

@@ -15,7 +15,9 @@ from node.personas import Persona
 from node.runners import LocalAttempt
 from protocol import (
     MAX_MESSAGE_CHARS,
+    Completed,
     ErrorCode,
+    Failed,
     IllegalTransition,
     PeertaskError,
     Progressed,
@@ -24,6 +26,7 @@ from protocol import (
     Task,
     TaskNotFound,
     TaskRecord,
+    TaskStatus,
 )
 
 log = structlog.get_logger(__name__)
@@ -121,6 +124,19 @@ class Attempt(LocalAttempt):
         if not self.has_started:
             self.has_started = True
             self._apply(Started(self.task.id, self._clock.now(), self.attempt))
+
+    def record_end(self, end: Completed | Failed) -> None:
+        """Record the end of the task, and its start with it when nothing has told of that before: the end says both.
+
+        Raises:
+            IllegalTransition: the task has ended already, or was given up.
+            StaleAttempt: a newer attempt has been claimed since.
+            TaskNotFound: the task is not this node's any more.
+        """
+        if not self.has_started and self._manager.latest(self.task.id).status is TaskStatus.CLAIMED:
+            self._manager.apply(Started(self.task.id, end.at, self.attempt), end)
+        else:  # a task that is to be cancelled does not start any more, but may end
+            self._manager.apply(end)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Record how far the execution is; reports that come too fast are skipped."""

@@ -543,22 +543,25 @@ class Dispatcher(Assigner):
                 return
         elif isinstance(outcome, Receipted):
             outcome, receipt = outcome
-        attempt.started()
-        self._manager.apply(Completed(task_id, now, attempt.attempt, outcome, receipt))
+        attempt.record_end(Completed(task_id, now, attempt.attempt, outcome, receipt))
 
     def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
         failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
         record = self._manager.latest(attempt.task.id)
+        told_by_peer = isinstance(error, TaskFailed) and attempt.holder != self._own_id and not attempt.worker.agent
         fact = after_failure(
             record,
             failure,
             now=self._clock.now(),
             rng=self._rng,
             retry_after_ms=error.retry_after_ms,
-            final=isinstance(error, TaskFailed) and attempt.holder != self._own_id and not attempt.worker.agent,
+            final=told_by_peer,
             others=self._others_are_left(record, attempt),
         )
-        self._manager.apply(fact)
+        if told_by_peer and isinstance(fact, Failed):
+            attempt.record_end(fact)
+        else:
+            self._manager.apply(fact)
         log.info(
             "attempt ended without a result",
             task_id=record.id,

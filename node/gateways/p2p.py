@@ -59,6 +59,7 @@ class PeerGateway(ChannelHandler):
         executors: what this node can do, by kind.
         access: who may use what.
         usage: what a peer has open here.
+        saved: the record of a task as it is saved; None when there is none.
         notary: signs the receipts of results; without one they carry none.
         offering: what this node offers to the one that it works for; None when it works for nobody in particular.
         outside_kinds: what outside workers of this node can do; nothing by default.
@@ -78,6 +79,7 @@ class PeerGateway(ChannelHandler):
         executors: Mapping[str, Executor],
         access: Access,
         usage: Callable[[PeerId], Usage],
+        saved: Callable[[TaskId], TaskRecord | None],
         notary: Notary | None = None,
         offering: Offering | None = None,
         outside_kinds: Callable[[], Iterable[str]] = tuple,
@@ -90,6 +92,7 @@ class PeerGateway(ChannelHandler):
         self._executors = executors
         self._access = access
         self._usage = usage
+        self._saved = saved
         self._notary = notary
         self._offering = offering
         self.personas: PersonaLibrary | None = None
@@ -125,7 +128,7 @@ class PeerGateway(ChannelHandler):
 
     def _submit(self, channel: Channel, frame: Submit) -> None:
         task = frame.task
-        delivery = _Delivery(channel, self._notary, receipt_asked=frame.receipt)
+        delivery = _Delivery(channel, self._saved, self._notary, receipt_asked=frame.receipt)
         self._feed.listen_to(task.id, delivery.take)
         try:
             self._admit(channel, task)
@@ -135,7 +138,7 @@ class PeerGateway(ChannelHandler):
             self._feed.unlisten_to(task.id, delivery.take)
             _reject(channel, task.id, _for_strangers(error))
             return
-        if not delivery.accepted and (record := self._service.find_task(task.id)) is not None:
+        if not delivery.begun and (record := self._service.find_task(task.id)) is not None:
             self._deliver_again(record, delivery)
 
     def _admit(self, channel: Channel, task: Task) -> None:
@@ -160,7 +163,7 @@ class PeerGateway(ChannelHandler):
         if record is None:
             _reject(channel, task_id, TaskNotFound(f"this node has no task {task_id} of yours"))
             return
-        delivery = _Delivery(channel, self._notary, receipt_asked=frame.receipt)
+        delivery = _Delivery(channel, self._saved, self._notary, receipt_asked=frame.receipt)
         self._feed.listen_to(task_id, delivery.take)
         self._deliver_again(record, delivery)
 
@@ -191,15 +194,28 @@ class PeerGateway(ChannelHandler):
 
 
 class _Delivery:
-    """Tells one channel what happens to one task."""
+    """Tells one channel what happens to one task; of one that has ended by then, its Result alone.
 
-    __slots__ = ("__weakref__", "_channel", "_notary", "_receipt_asked", "accepted")
+    Attributes:
+        begun: whether the task is known to be saved, so that a failure from then on is its end, and no refusal.
+    """
 
-    def __init__(self, channel: Channel, notary: Notary | None, *, receipt_asked: bool) -> None:
+    __slots__ = ("__weakref__", "_accepted", "_channel", "_notary", "_receipt_asked", "_saved", "begun")
+
+    def __init__(
+        self,
+        channel: Channel,
+        saved: Callable[[TaskId], TaskRecord | None],
+        notary: Notary | None,
+        *,
+        receipt_asked: bool,
+    ) -> None:
         self._channel = channel
+        self._saved = saved
         self._notary = notary
         self._receipt_asked = receipt_asked
-        self.accepted = False
+        self._accepted = False
+        self.begun = False
 
     @property
     def is_over(self) -> bool:
@@ -209,28 +225,31 @@ class _Delivery:
     def take(self, change: Change) -> None:
         """Pass a change on, as far as the protocol has words for it."""
         record, fact = change
-        if not self.accepted:
-            if record.failure is not None:  # the store has refused it
+        if not self.begun:
+            if record.failure is not None:  # the store has refused it: the first fact of a task is no failure
                 _reject(self._channel, record.id, TaskFailed(record.failure))
                 return
-            self._accept(record)
+            self._begin(record, self._saved(record.id) or record)
         if record.terminal:
             self._finish(record)
-        elif type(fact) is Progressed:
+        elif self._accepted and type(fact) is Progressed:
             _send(
                 self._channel,
                 Progress(task_id=record.id, seq=record.seq, fraction=record.progress, message=record.progress_message),
             )
 
     def catch_up(self, record: TaskRecord) -> None:
-        """Accept a task that is known, and tell its end if that has come."""
-        self._accept(record)
+        """Accept a task that is known, or tell its end if that has come."""
+        self._begin(record, record)
         if record.terminal:
             self._finish(record)
 
-    def _accept(self, record: TaskRecord) -> None:
-        self.accepted = True
-        _send(self._channel, Accept(record.id, record.seq))
+    def _begin(self, record: TaskRecord, saved: TaskRecord) -> None:
+        """Accept the task, unless its end is saved already, and about to be told: a Result says Accept too."""
+        self.begun = True
+        self._accepted = not saved.terminal
+        if self._accepted:
+            _send(self._channel, Accept(record.id, record.seq))
 
     def _finish(self, record: TaskRecord) -> None:
         notary = self._notary

@@ -35,6 +35,7 @@ class HeldStore(Store):
         self._committed: Committed | None = None
         self._last_seqs: dict[TaskId, int] = {}
         self._refused: Refused | None = None
+        self._gathered: list[Change] | None = None
 
     @asynccontextmanager
     async def running(self, committed: Committed) -> AsyncIterator[None]:
@@ -49,6 +50,12 @@ class HeldStore(Store):
                 self.release()
 
     def _tell(self, changes: Sequence[Change]) -> None:
+        if self._gathered is not None:
+            self._gathered += changes
+        else:
+            self._tell_node(changes)
+
+    def _tell_node(self, changes: Sequence[Change]) -> None:
         if not self._crashed and self._committed is not None:
             self._committed(changes)
 
@@ -66,6 +73,16 @@ class HeldStore(Store):
                 self._saved.append_new([self.held.popleft() for _ in range(together)])
             else:
                 self._saved.append((self.held.popleft(),))
+
+    def commit_together(self, count: int) -> None:
+        """Save so many of the changes that wait with one write, and tell of them then."""
+        gathered: list[Change] = []
+        self._gathered = gathered
+        try:
+            self._commit_first(count)
+        finally:
+            self._gathered = None
+        self._tell_node(gathered)
 
     def release(self) -> None:
         """Save everything that waits, and commit at once from now on."""

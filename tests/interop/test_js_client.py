@@ -64,9 +64,10 @@ async def test_a_js_client_gets_the_result_of_its_task(
     client_folder: Path, running_node: RunningNode, transport: str
 ) -> None:
     """What the page promises to a simple client is enough to write one."""  # covers CORE-31
-    accept, result = await ask(client_folder, getattr(running_node, transport), "echo", "Grüße an 世界 🌍")
-    assert (accept["type"], result["type"]) == ("accept", "result")
-    assert (result["result"]["result"], result["task_id"]) == ("Grüße an 世界 🌍", accept["task_id"])
+    *accepts, result = await ask(client_folder, getattr(running_node, transport), "echo", "Grüße an 世界 🌍")
+    assert (result["type"], result["result"]["result"]) == ("result", "Grüße an 世界 🌍")
+    # The task has ended when it is saved, or has not: then it is accepted first.
+    assert [frame["type"] for frame in accepts] in ([], ["accept"])
 
 
 @pytest.mark.parametrize("transport", ["tcp", "websocket"])

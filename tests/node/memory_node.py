@@ -124,6 +124,7 @@ class MemoryNode:
             executors=self.executors,
             access=Access(allow=self.allow, max_in_flight=self.network.limits.in_flight, works_for=works_for),
             usage=self.manager.usage,
+            saved=self.manager.saved,
             notary=self._notary,
             offering=self.offering,
             outside_kinds=lambda: self.work.kinds,

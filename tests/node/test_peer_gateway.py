@@ -17,6 +17,7 @@ from node.testing import (
     HeldStore,
     MemoryHub,
     MemoryNetwork,
+    Raise,
     RecordingHandler,
     Report,
     Return,
@@ -25,6 +26,7 @@ from node.testing import (
     make_task,
     open_memory_hub,
 )
+from node.testing.scripted_executor import Script
 from protocol import (
     MAX_MESSAGE_CHARS,
     Accept,
@@ -250,6 +252,86 @@ async def test_a_task_that_is_being_saved_can_be_submitted_again_on_another_sess
         assert isinstance(result, Result)
 
 
+@pytest.mark.parametrize(
+    ("script", "seq", "code"),
+    [
+        ((Return("done"),), 4, None),
+        ((Report(0.5, "half"), Return("done")), 5, None),
+        ((Raise(ValueError("no")),), 4, ErrorCode.EXECUTION_FAILED),
+    ],
+    ids=["result", "progress", "failure"],
+)
+async def test_a_task_that_has_ended_when_its_first_facts_are_saved_is_answered_by_its_result_alone(
+    autojump_clock: MockClock, script: Script, seq: int, code: ErrorCode | None
+) -> None:
+    """It says Accept too; a task that failed is told from one that the store refused."""
+    store = HeldStore()
+    async with scene_with(store=store) as scene:
+        store.hold()
+        scene.executor.then(script)
+        task = scene.client.task()
+        scene.client.channel.send(Submit(task))
+        await scene.executor.wait_until_ended(1)
+        await wait_all_tasks_blocked()
+        assert scene.client.heard.frames == []
+        hits, misses = scene.node.manager.lookup_hits, scene.node.manager.lookup_misses
+        store.commit_together(len(store.held))
+        assert (scene.node.manager.lookup_hits, scene.node.manager.lookup_misses) == (hits, misses)
+        await wait_all_tasks_blocked()
+        (result,) = scene.client.heard.frames
+        assert isinstance(result, Result)
+        assert result.seq == seq
+        assert (result.failure.code if result.failure else None) is code
+        assert scene.node.feed._by_task == {}  # noqa: SLF001 - what is held on to shows nowhere else
+
+
+async def test_a_task_that_is_under_way_when_its_first_facts_are_saved_is_accepted_then(
+    autojump_clock: MockClock,
+) -> None:
+    """Its requester need not wait for the end to know that the task is there."""
+    store, gate = HeldStore(), trio.Event()
+    async with scene_with(store=store) as scene:
+        store.hold()
+        scene.executor.then((Until(gate), Return("done")))
+        task = scene.client.task()
+        scene.client.channel.send(Submit(task))
+        await scene.executor.wait_until_begun(1)
+        await wait_all_tasks_blocked()
+        store.commit_together(len(store.held))
+        await wait_all_tasks_blocked()
+        assert scene.client.heard.frames == [Accept(task.id, 1)]
+        gate.set()
+        await scene.executor.wait_until_ended(1)
+        await wait_all_tasks_blocked()
+        store.commit_together(len(store.held))
+        await wait_all_tasks_blocked()
+        assert [type(frame) for frame in scene.client.heard.frames] == [Accept, Result]
+
+
+@pytest.mark.parametrize(("waiting", "code"), [(False, None), (True, ErrorCode.CANCELLED)])
+async def test_a_cancel_that_comes_before_the_first_facts_are_saved_is_answered_by_the_result_alone(
+    autojump_clock: MockClock, code: ErrorCode | None, *, waiting: bool
+) -> None:
+    """With whatever came first; that nothing came of the task is no refusal."""
+    store = HeldStore()
+    async with scene_with(store=store) as scene:
+        scene.executor.on("endless", Hang())
+        for _ in range(scene.executor.slots if waiting else 0):
+            await scene.client.ask(Submit(scene.client.task("endless")))
+        before = len(scene.client.heard.frames)
+        store.hold()
+        task = scene.client.task()
+        for frame in (Submit(task), Cancel(task.id)):
+            scene.client.channel.send(frame)
+            await wait_all_tasks_blocked()
+        assert len(scene.client.heard.frames) == before
+        store.commit_together(len(store.held))
+        await wait_all_tasks_blocked()
+        (result,) = scene.client.heard.frames[before:]
+        assert isinstance(result, Result)
+        assert (result.failure.code if result.failure else None) is code
+
+
 # --- coming back -----------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +339,7 @@ async def test_a_task_that_is_being_saved_can_be_submitted_again_on_another_sess
 async def test_a_peer_that_comes_back_gets_what_it_missed(
     autojump_clock: MockClock, scene: Scene, ask_again: type[Frame]
 ) -> None:
-    """Accept, and the result: at once when it is there, or when it comes; the task runs once."""
+    """The result alone when it is there; Accept, and the result when it comes; the task runs once."""
     gate = trio.Event()
     scene.executor.then((Until(gate), Return("done")))
     task = scene.client.task()
@@ -271,9 +353,11 @@ async def test_a_peer_that_comes_back_gets_what_it_missed(
         result = (await scene.client.heard.wait_for_frames(3))[2]
     assert isinstance(result, Result)
     for _ in range(2):
-        assert (await scene.client.ask(frame, 2))[1] == result
+        assert await scene.client.ask(frame) == [result]
     await scene.reconnect()
-    assert (await scene.client.ask(frame, 2))[1] == result
+    assert await scene.client.ask(frame) == [result]
+    await wait_all_tasks_blocked()
+    assert scene.client.heard.frames[-3:] == [result, result, result]
     assert len(scene.executor.seen) == 1
 
 
@@ -313,7 +397,7 @@ async def test_asking_for_a_finished_task_again_leaves_no_listener_behind(
     task = scene.client.task()
     await scene.client.ask(Submit(task), 2)
     for frame in (Submit(task), Attach(task.id)):
-        await scene.client.ask(frame, 2)
+        await scene.client.ask(frame)
     assert scene.node.feed._by_task == {}  # noqa: SLF001 - what is held on to shows nowhere else
 
 

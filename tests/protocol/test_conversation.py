@@ -34,7 +34,7 @@ from tests.protocol.samples import OTHER_ID, PLAIN_FRAMES, PLAIN_TASK, RESULT, T
 LAW = """
             | Submit  | Attach  | Cancel     | Accept     | Reject | Progress   | Result
 idle        | waiting | waiting | idle       |            |        |            |
-waiting     |         |         | cancelling | running    | idle   |            |
+waiting     |         |         | cancelling | running    | idle   |            | idle
 running     |         |         | cancelling |            |        | running    | idle
 cancelling  |         |         |            | cancelling | idle   | cancelling | idle
 """
@@ -139,8 +139,20 @@ def test_a_session_is_greeted_first_and_ended_once_in_either_direction(
 def prepare_answer(end: Conversation, name: str, direction: str) -> None:
     """Bring the other direction to where the answer may come."""
     (end.receive if direction == "send" else end.send)(PLAIN_FRAMES["submit"])
-    if name in {"progress", "result"}:
+    if name == "progress":
         getattr(end, direction)(PLAIN_FRAMES["accept"])
+
+
+@pytest.mark.parametrize("ask", ["submit", "attach"])
+def test_a_result_answers_alone(ask: str) -> None:
+    """It says Accept too: both ends are idle after it, and an Accept behind it is refused."""
+    requester, worker = Conversation(), Conversation()
+    for end, role in ((requester, Role.REQUESTER), (worker, Role.WORKER)):
+        for name in (ask, "result"):
+            pass_on(end, role, PLAIN_FRAMES[name])
+        assert not end.busy
+    with pytest.raises(LocalProtocolError, match="idle"):
+        worker.send(Accept(TASK_ID))
 
 
 @pytest.mark.parametrize("name", FRAME_TYPES)

@@ -169,6 +169,15 @@ def test_the_search_meets_a_cancel_that_crosses_each_answer(answer: type[Frame])
     )
 
 
+def test_the_search_meets_a_result_that_answers_a_submit() -> None:
+    """No Accept came before it, and none is on its way."""
+    assert any(
+        world.requester.state(Role.REQUESTER, TASK_ID) is TaskState.WAITING
+        and [type(frame) for frame in world.to_requester] == [Result]
+        for world in Search(ONE, 3).worlds.values()
+    )
+
+
 class WorkerWithoutPatience(Conversation):
     """A worker with a defect: it does not expect a Cancel for what it has finished."""
 

@@ -138,6 +138,7 @@ class _Incarnation:
             executors=self.executors,
             access=Access(allow={"*": world.peer_ids}, max_in_flight=make.limits.in_flight),
             usage=self.manager.usage,
+            saved=self.manager.saved,
             outside_kinds=lambda: self.work.kinds,
         )
         self.registry = AgentRegistry(node.agents, node.clock, make.lease_ms, self.network.announce)

@@ -148,7 +148,7 @@ class SimulatedStore(HeldStore):
 
     def _written(self, number: int, count: int) -> None:
         if number == self._writes and self.failure is None:  # else the process has died meanwhile
-            self._commit_first(count)
+            self.commit_together(count)
             saved_some, self._saved_some = self._saved_some, trio.Event()
             saved_some.set()
             self._write()

@@ -17,7 +17,7 @@ class AwaitedTasks(TaskService):
     _clock: Clock
     _feed: Feed
     _own_id: PeerId
-    _records: dict[TaskId, TaskRecord]
+    _records: dict[TaskId, TaskRecord | None]
     _store: Store
     _unsaved: dict[TaskId, TaskRecord]
 
@@ -82,7 +82,7 @@ class AwaitedTasks(TaskService):
         Raises:
             TaskFailed: the store refuses it for good; says why.
         """
-        if task_id in self._records:
+        if self._records.get(task_id) is not None:
             return
         saved = _Waiter(for_end=False)
         self._feed.listen_to(task_id, saved.take)
@@ -91,7 +91,7 @@ class AwaitedTasks(TaskService):
             await saved.told.wait()
         finally:
             self._feed.unlisten_to(task_id, saved.take)
-        if saved.record is not None and saved.record.failure is not None and task_id not in self._records:
+        if saved.record is not None and saved.record.failure is not None and self._records.get(task_id) is None:
             raise TaskFailed(saved.record.failure)
 
 

@@ -97,7 +97,7 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
         self._feed = feed
         self._own_id = own_id
         capacity = capacity or Capacity()
-        self._records: dict[TaskId, TaskRecord] = {}
+        self._records: dict[TaskId, TaskRecord | None] = {}  # in the order of coming; None until it is saved
         self._unsaved: dict[TaskId, TaskRecord] = {}
         self.dependencies = Dependencies()
         self._finished = FinishedTasks(capacity, needed=self.dependencies.awaited)
@@ -137,11 +137,12 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
             log.info("loading tasks", tasks=len(self._records))
 
     def _restore(self) -> None:
-        finished = [record for record in self._records.values() if record.terminal]
-        for record in self._records.values():
+        records = [record for record in self._records.values() if record is not None]
+        finished = [record for record in records if record.terminal]
+        for record in records:
             if not record.terminal:
                 self._count_open(record)
-        for record in self._records.values():
+        for record in records:
             self._repetitions.note(record)
         for record in sorted(finished, key=lambda record: record.updated_at):
             self._finished.add(record)
@@ -173,9 +174,15 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
         fact = Submitted(task, self._clock.now(), requester, target, deadline)
         record = begin(fact)
         self._take_in((record,), (Change(record, fact),), self._store.append)
-        if record.id in self._unsaved and self._unsaved_listener is not None:
-            self._unsaved_listener(record, fresh)
+        if record.id in self._unsaved:
+            self._begin_unsaved(record, fresh)
         return record
+
+    def _begin_unsaved(self, record: TaskRecord, fresh: bool) -> None:  # noqa: FBT001 - as the listener is called
+        if self._unsaved_listener is not None:
+            self._unsaved_listener(record, fresh)
+        if self._unsaved.get(record.id) is record:  # it waits for its turn, which it has when it is saved
+            self._store.hurry()
 
     def submit_graph(self, graph: Sequence[GraphTask], *, requester: PeerId) -> list[TaskRecord]:
         """Take tasks that depend on each other in, all or none; see `TaskService.submit_graph`."""
@@ -261,7 +268,7 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
 
     def children(self, task_id: TaskId) -> list[TaskRecord]:
         """Return the records of the children of a task, in the order of coming."""
-        return [self._records[child] for child in self._families.children(task_id) if child in self._records]
+        return [record for record in map(self._records.get, self._families.children(task_id)) if record is not None]
 
     def latest(self, task_id: TaskId) -> TaskRecord:
         """Return the record of a task as it will be when all its facts are saved; for those who add the next fact.
@@ -290,7 +297,7 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
             return self.checkpoints.list_tasks(task_filter)
         wanted = task_filter or TaskFilter()
         found: list[TaskRecord] = []
-        newest_first: Iterable[TaskRecord] = reversed(self._records.values())
+        newest_first = (record for record in reversed(self._records.values()) if record is not None)
         for record in unretried(newest_first) if wanted.unretried else newest_first:
             if wanted.limit is not None and len(found) >= wanted.limit:
                 break
@@ -447,12 +454,14 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
         """Hand the first changes of new tasks to the store; `records` are those after them."""
         for record in records:
             self._count_open(record)
+            self._records[record.id] = None
             self._unsaved[record.id] = record
         try:
             self._append(changes, append)
         except PeertaskError:
             for record in records:
                 if self._unsaved.pop(record.id, None) is not None:
+                    self._records.pop(record.id, None)
                     self._families.remove(record.task)
                     self._count_ended(record)
             raise
@@ -517,8 +526,8 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
 
     def _forget(self, task_ids: Iterable[TaskId]) -> None:
         gone = tuple(task_ids)
-        for task_id in gone:
-            task = self._records.pop(task_id).task
+        for record in filter(None, map(self._records.pop, gone)):
+            task = record.task
             self._families.remove(task)
             self._repetitions.forget(task)
         if gone:

@@ -49,9 +49,11 @@ $(pythons_named "$1")"
 }
 
 # The system's python3, when it can make environments: distributions compile theirs with more optimizations than pyenv
-# does, and a task costs a seventh less with it. Whoever has made another one active means that.
+# does, and a task costs a seventh less with it. Whoever has made another one active means that. On a Mac it may be a stub
+# that opens a dialog.
 system_python() {
-    [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${PYENV_VERSION:-}" ] || return 0
+    [ "$(uname)" = Linux ] && [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${PYENV_VERSION:-}" ] || return 0
+    [ ! -e "$project/.python-version" ] || return 0
     if /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then echo /usr/bin/python3; fi
 }
 

@@ -55,7 +55,7 @@ class Writable(Protocol):
 
 
 class GroupWriter:
-    """Saves what is put in line, in order.
+    """Saves what is put in line in the order of the line, and what is held back when its time has come.
 
     Args:
         database: saves a batch, in the thread.
@@ -89,6 +89,7 @@ class GroupWriter:
     def put(self, item: Item) -> None:
         """Put something in line, or hold it back. Never blocks."""
         if isinstance(item, NewTasks):
+            self.hurry()  # a graph may depend on tasks that are held back, and must not survive them
             self._queue(item)
         elif isinstance(item, Forgotten):
             self._forget(item)

@@ -119,7 +119,6 @@ async def test_a_graph_has_a_commit_of_its_own_in_sqlite() -> None:
     before, graph, after = birth(), [birth() for _ in range(3)], birth()
     async with running(store) as commits:
         store.append((before,))
-        store.hurry()
         store.append_new(graph)
         store.append(claim(graph[0]))
         store.append((after,))

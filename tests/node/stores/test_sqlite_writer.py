@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from node.interfaces import Change
 from node.stores.sqlite import batch as batches
-from node.stores.sqlite.batch import Batch, Forgotten, Item, fill_batch
+from node.stores.sqlite.batch import Batch, Forgotten, Item, NewTasks, fill_batch
 from node.stores.sqlite.database import Refusals
 from node.stores.sqlite.held import HELD_S
 from node.stores.sqlite.thread import OwnThread, open_thread
@@ -303,6 +303,16 @@ async def test_a_task_is_forgotten_after_what_is_held_back_of_it() -> None:
         writer.put(Forgotten([change.record.id]))
     assert disk.changes == [change, other]
     assert disk.batches[0].forgotten == {change.record.id}
+
+
+async def test_a_graph_does_not_overtake_what_it_may_depend_on(mock_clock: MockClock) -> None:
+    """After a crash it would wait for tasks that nobody knows, and fail."""
+    disk, parent, child = Disk(), birth(), birth()
+    async with writing(disk) as writer:
+        writer.put((parent,))
+        writer.put(NewTasks([child]))
+        await writer.wait_saved()
+    assert disk.changes == [parent, child]
 
 
 async def test_a_task_that_is_given_up_takes_along_what_is_held_back_of_it() -> None:

@@ -175,13 +175,14 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
         record = begin(fact)
         self._take_in((record,), (Change(record, fact),), self._store.append)
         if record.id in self._unsaved:
-            self._begin_unsaved(record, fresh)
+            self._begin_or_hurry(record, fresh)
         return record
 
-    def _begin_unsaved(self, record: TaskRecord, fresh: bool) -> None:  # noqa: FBT001 - as the listener is called
+    def _begin_or_hurry(self, record: TaskRecord, fresh: bool) -> None:  # noqa: FBT001 - as the listener is called
+        """Let a task begin while it is being saved, or have it saved soon: only then it waits for its turn."""
         if self._unsaved_listener is not None:
             self._unsaved_listener(record, fresh)
-        if self._unsaved.get(record.id) is record:  # it waits for its turn, which it has when it is saved
+        if self._unsaved.get(record.id) is record:
             self._store.hurry()
 
     def submit_graph(self, graph: Sequence[GraphTask], *, requester: PeerId) -> list[TaskRecord]:

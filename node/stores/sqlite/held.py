@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.interfaces import Change
 from node.stores.sqlite.batch import Forgotten, Item
@@ -18,6 +18,13 @@ HELD_S: Final = 0.1
 _MAY_WAIT: Final = frozenset({Submitted, Claimed, Started, Progressed})
 
 
+class _Waiting(NamedTuple):
+    """The changes of a task that wait, and when they have for long enough."""
+
+    due_at: float
+    changes: list[Change]
+
+
 class HeldItems:
     """What waits: forgettings, and of each task its changes, in order.
 
@@ -28,8 +35,7 @@ class HeldItems:
     def __init__(self) -> None:
         self._forgotten: list[Forgotten] = []
         self._forget_at = math.inf
-        self._changes: dict[TaskId, list[Change]] = {}
-        self._due_at: dict[TaskId, float] = {}
+        self._changes: dict[TaskId, _Waiting] = {}
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -38,7 +44,8 @@ class HeldItems:
     @property
     def next_due(self) -> float:
         """When the first of them has waited for long enough; never when nothing waits."""
-        return min(self._forget_at, next(iter(self._due_at.values()), math.inf))
+        first = next(iter(self._changes.values()), None)
+        return self._forget_at if first is None else min(self._forget_at, first.due_at)
 
     def add(self, changes: Sequence[Change], now: float) -> None:
         """Let changes of one task wait, after those of the same task that do.
@@ -48,12 +55,11 @@ class HeldItems:
             now: in seconds of any clock, the same one for all calls.
         """
         task_id = changes[0].record.id
-        held = self._changes.get(task_id)
-        if held is None:
-            self._changes[task_id] = list(changes)
-            self._due_at[task_id] = now + HELD_S
+        waiting = self._changes.get(task_id)
+        if waiting is None:
+            self._changes[task_id] = _Waiting(now + HELD_S, list(changes))
         else:
-            held.extend(changes)
+            waiting.changes.extend(changes)
 
     def forget(self, forgotten: Forgotten, now: float) -> None:
         """Let a forgetting wait."""
@@ -69,15 +75,12 @@ class HeldItems:
 
     def take(self, task_id: TaskId) -> list[Change]:
         """Return the changes of a task that wait, and let them wait no more."""
-        held = self._changes.pop(task_id, None)
-        if held is None:
-            return []
-        del self._due_at[task_id]
-        return held
+        waiting = self._changes.pop(task_id, None)
+        return [] if waiting is None else waiting.changes
 
     def take_due(self, now: float) -> list[Item]:
         """Take all forgettings, and the changes of each task, of which the first has waited for `HELD_S`."""
-        due = [task_id for task_id, _ in takewhile(lambda entry: entry[1] <= now, self._due_at.items())]
+        due = [task_id for task_id, _ in takewhile(lambda entry: entry[1].due_at <= now, self._changes.items())]
         forgotten = self.take_forgotten() if self._forget_at <= now else []
         return [*forgotten, *map(self.take, due)]
 

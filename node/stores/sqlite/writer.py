@@ -79,8 +79,8 @@ class GroupWriter:
         self._queued = 0
         self._done = 0
         self._untidy = 0
-        self._idle = trio.lowlevel.ParkingLot()
-        self._holding = trio.lowlevel.ParkingLot()
+        self._idle = trio.lowlevel.ParkingLot()  # where the writer is while nothing has come
+        self._holding = trio.lowlevel.ParkingLot()  # … and while something is held back, until that is due
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = trio.Event()
         self._give_up_at = math.inf

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -14,7 +12,6 @@ import trio.testing
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from node.interfaces import Change
 from node.stores.sqlite import batch as batches
 from node.stores.sqlite.batch import Batch, Forgotten, Item, NewTasks, fill_batch
 from node.stores.sqlite.database import Refusals
@@ -24,45 +21,7 @@ from node.stores.sqlite.writer import CLOSING_S, REST_S, TIDY_AFTER_CHANGES, Gro
 from node.testing import make_task
 from protocol import ErrorCode, new_task_id
 from tests.node.stores.lives import birth, claim, life
-
-
-class Disk:
-    """Stands for a database that is slow, or that fails; remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.begun = threading.Event()
-        self.may_go_on = threading.Event()
-        self.may_go_on.set()
-        self.errors: deque[sqlite3.Error] = deque()
-        self.checkpoints = 0
-        self.tidied = threading.Event()
-
-    def write(self, batch: Batch) -> Refusals:
-        """Take a batch, when it may."""
-        self.begun.set()
-        assert self.may_go_on.wait(10)
-        if self.errors:
-            raise self.errors.popleft()
-        self.batches.append(batch)
-        return {}
-
-    def checkpoint(self) -> None:
-        """Count."""
-        self.checkpoints += 1
-        self.tidied.set()
-
-    @property
-    def changes(self) -> list[Change]:
-        """All that is saved."""
-        return [change for batch in self.batches for change in batch.changes]
-
-
-def full_disk() -> sqlite3.OperationalError:
-    """What SQLite raises."""
-    error = sqlite3.OperationalError("database or disk is full")
-    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-    return error
+from tests.node.stores.writers import Disk, full_disk, writing
 
 
 def take_batch(line: deque[Item]) -> Batch:
@@ -70,19 +29,6 @@ def take_batch(line: deque[Item]) -> Batch:
     batch = Batch()
     fill_batch(batch, line)
     return batch
-
-
-@asynccontextmanager
-async def writing(disk: Disk, saved: Callable[[Batch, Refusals], None] | None = None) -> AsyncIterator[GroupWriter]:
-    """A writer that runs, and is closed."""
-    async with open_thread("writer") as thread, trio.open_nursery() as nursery:
-        writer = GroupWriter(disk, saved or (lambda _batch, _refusals: None), thread, "tasks.db")
-        nursery.start_soon(writer.run)
-        try:
-            yield writer
-        finally:
-            with trio.CancelScope(shield=True):
-                await writer.close()
 
 
 async def test_what_comes_while_a_commit_runs_goes_into_the_next_one() -> None:
@@ -189,6 +135,20 @@ async def test_closing_waits_a_bounded_time_for_a_disk_that_fails(autojump_clock
     assert disk.batches == []
     assert logged[-1]["changes"] == 6
     assert "the disk is full" in logged[-1]["error"]
+
+
+async def test_what_comes_while_the_writer_closes_is_not_held_back() -> None:
+    """What the last commit brings about is saved too."""
+    disk, first, last = Disk(), life(), birth()
+    disk.may_go_on.clear()
+    async with writing(disk) as writer, trio.open_nursery() as nursery:
+        writer.put(first)
+        await trio.to_thread.run_sync(disk.begun.wait, 10)
+        nursery.start_soon(writer.close)
+        await trio.testing.wait_all_tasks_blocked()
+        writer.put((last,))
+        disk.may_go_on.set()
+    assert disk.changes == [*first, last]
 
 
 async def test_a_disk_that_works_again_while_the_store_closes_loses_nothing(autojump_clock: MockClock) -> None:

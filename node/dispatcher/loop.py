@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 import trio
-from pydantic import ValidationError
 
 from node.config import LEASE_MS
 from node.coordination.blocked import BlockedTasks
@@ -21,13 +20,14 @@ from node.coordination.hindrances import Situation, never_started
 from node.coordination.leases import Lease, lapsed, lease_lost
 from node.coordination.placement import NO_ROOM
 from node.coordination.plan import Backlog, plan, start_at_once
-from node.coordination.retries import after_failure, after_restart, pause_ms
+from node.coordination.retries import after_restart, pause_ms
 from node.coordination.roster import Roster, Worker
 from node.dispatcher.attempt import Attempt
 from node.dispatcher.limits import TimeLimits
+from node.dispatcher.recorder import Recorder
 from node.dispatcher.roll import Roll
 from node.feed import Feed
-from node.interfaces import Change, Clock, Delegate, Executor, Network, Outcome, Output, Receipted
+from node.interfaces import Change, Clock, Delegate, Executor, Network, Outcome
 from node.manager import TaskManager
 from node.persona_library import PersonaLibrary
 from node.runners import RunnerPool
@@ -37,7 +37,6 @@ from protocol import (
     Cancelled,
     CancelRequested,
     Claimed,
-    Completed,
     ErrorCode,
     Fact,
     Failed,
@@ -47,18 +46,13 @@ from protocol import (
     PeertaskError,
     Progressed,
     Released,
-    StaleAttempt,
     Started,
     Submitted,
-    TaskFailed,
     TaskId,
     TaskNotFound,
     TaskRecord,
     TaskRejected,
-    TaskResult,
     TaskStatus,
-    Transition,
-    describe_invalid,
 )
 
 log = structlog.get_logger(__name__)
@@ -106,7 +100,6 @@ class Dispatcher(Assigner):
         self._network = network
         self._executors = executors
         self._remote = remote
-        self._rng = rng
         self._trusts = trusts
         self._offers = offers or Offers()
         self.lease_ms = lease_ms
@@ -115,6 +108,7 @@ class Dispatcher(Assigner):
         self._backlog = Backlog(self._own_id, rng)
         self._blocked = BlockedTasks(manager.dependencies, manager.dependency, self._fail_blocked)
         self._roll = Roll(network, executors, self._offers, trusts)
+        self._recorder = Recorder(manager, clock, rng, self._backlog, self._roll, self._own_id)
         self._nursery: trio.Nursery | None = None
         self._attempts: dict[TaskId, Attempt] = {}
         self._pools: dict[str, RunnerPool] = {}
@@ -192,7 +186,7 @@ class Dispatcher(Assigner):
             self._nursery = None
             for attempt in list(self._attempts.values()):
                 if not attempt.worker.agent:  # what agents do goes on, and they are there when the node is again
-                    self._release(attempt)
+                    self._recorder.release(attempt)
 
     async def _sleep_until(self, wake_at: int | None) -> None:
         if wake_at is None:
@@ -230,7 +224,7 @@ class Dispatcher(Assigner):
             if self._offers.keeps(record):
                 self._resume(record)
                 continue
-            self._record(after_restart(record, self._own_id, self._clock.now()))
+            self._recorder.record(after_restart(record, self._own_id, self._clock.now()))
         self._cancel_children_left()
 
     def _cancel_children_left(self) -> None:
@@ -281,7 +275,7 @@ class Dispatcher(Assigner):
         return True
 
     def _fail_blocked(self, record: TaskRecord, failure: Failure) -> None:
-        self._record(Failed(record.id, self._clock.now(), record.attempt, failure))
+        self._recorder.record(Failed(record.id, self._clock.now(), record.attempt, failure))
 
     def _let_dependents_go(self, ended: TaskRecord) -> None:
         for record in self._blocked.let_go(ended):
@@ -384,7 +378,7 @@ class Dispatcher(Assigner):
         roster = self._roll.whole()
         for record in map(self._manager.latest, late):
             failure = never_started(record, self._situation(record, roster, {}))
-            self._record(Failed(record.id, now, record.attempt, failure))
+            self._recorder.record(Failed(record.id, now, record.attempt, failure))
 
     # --- executing ---------------------------------------------------------------------------------------------------
 
@@ -485,7 +479,7 @@ class Dispatcher(Assigner):
     def _cancel(self, record: TaskRecord) -> None:
         attempt = self._attempts.get(record.id)
         if attempt is None:
-            self._record(Cancelled(record.id, self._clock.now()))
+            self._recorder.record(Cancelled(record.id, self._clock.now()))
             return
         attempt.cancel_requested = True
         if attempt.holder != self._own_id:
@@ -504,93 +498,10 @@ class Dispatcher(Assigner):
             worker.busy_until = self._clock.now() + pause_ms(outcome.retry_after_ms)
         if not self._attempts:
             self._idle.set()
-        self._conclude(attempt, outcome)
+        self._recorder.conclude(attempt, outcome)
 
     def _return_slot(self, worker: Worker) -> Worker:
         owner = self._roll.successor(worker)
         owner.busy -= 1
         self._wake_if_waiting()
         return owner
-
-    # --- recording ---------------------------------------------------------------------------------------------------
-
-    def _record(self, fact: Transition) -> None:
-        """Record a fact, unless the task has ended since: with a store that takes time, its end may be on its way."""
-        try:
-            self._manager.apply(fact)
-        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
-            log.debug("late fact dropped", task_id=fact.task_id, fact=type(fact).__name__, reason=str(error))
-
-    def _conclude(self, attempt: Attempt, outcome: Outcome) -> None:
-        try:
-            if isinstance(outcome, PeertaskError):
-                self._fail(attempt, outcome)
-            else:
-                self._complete(attempt, outcome)
-        except (IllegalTransition, StaleAttempt, TaskNotFound) as error:
-            log.info("late outcome dropped", task_id=attempt.task.id, attempt=attempt.attempt, reason=str(error))
-
-    def _complete(self, attempt: Attempt, outcome: TaskResult | Receipted | Output) -> None:
-        now = self._clock.now()
-        task_id = attempt.task.id
-        receipt = None
-        if isinstance(outcome, Output):
-            try:
-                outcome = TaskResult(task_id, outcome.text, now - attempt.begun_at, outcome.artifacts)
-            except ValidationError as error:
-                problem = f"the executor returned what cannot be a result: {describe_invalid(error)}"
-                self._fail(attempt, PeertaskError(problem, code=ErrorCode.EXECUTION_FAILED))
-                return
-        elif isinstance(outcome, Receipted):
-            outcome, receipt = outcome
-        attempt.record_end(Completed(task_id, now, attempt.attempt, outcome, receipt))
-
-    def _fail(self, attempt: Attempt, error: PeertaskError) -> None:
-        failure = error.failure if isinstance(error, TaskFailed) else Failure.from_error(error)
-        record = self._manager.latest(attempt.task.id)
-        told_by_peer = isinstance(error, TaskFailed) and attempt.holder != self._own_id and not attempt.worker.agent
-        fact = after_failure(
-            record,
-            failure,
-            now=self._clock.now(),
-            rng=self._rng,
-            retry_after_ms=error.retry_after_ms,
-            final=told_by_peer,
-            others=self._others_are_left(record, attempt),
-        )
-        if told_by_peer and isinstance(fact, Failed):
-            attempt.record_end(fact)
-        else:
-            self._manager.apply(fact)
-        log.info(
-            "attempt ended without a result",
-            task_id=record.id,
-            attempt=attempt.attempt,
-            peer_id=attempt.holder,
-            code=failure.code.value,
-            reason=failure.message,
-            then=type(fact).__name__,
-        )
-
-    def _others_are_left(self, record: TaskRecord, attempt: Attempt) -> bool | None:
-        """Whether somebody may have the task who has not refused it; None when nobody but its worker ever may."""
-        place = self._backlog.place(record)
-        if place.target is not None:
-            return None
-        left = self._roll.last().willing(place._replace(without=place.without | {attempt.holder}))
-        return bool(left) or (None if attempt.holder == self._own_id else False)
-
-    def _release(self, attempt: Attempt) -> None:
-        """Give back what was running when this node stopped."""
-        attempt.over = True
-        try:
-            record = self._manager.latest(attempt.task.id)
-        except TaskNotFound:  # it was taken from this node
-            return
-        now = self._clock.now()
-        if record.status is TaskStatus.CANCELLING:
-            self._manager.apply(Cancelled(record.id, now))
-        elif record.attempt == attempt.attempt and not record.terminal and record.status is not TaskStatus.PENDING:
-            self._manager.apply(
-                Released(record.id, now, record.attempt, ErrorCode.DRAINING, "this node was stopped", 0)
-            )

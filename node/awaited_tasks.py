@@ -1,18 +1,21 @@
-"""Tasks for those who wait for them: until they are saved, or until they have ended."""
+"""Tasks for those who wait for them: until they are saved, until they have ended, or for whatever happens to them."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
 
-from node.feed import Feed
-from node.interfaces import Change, Clock, Store, TaskService
+from node.feed import Feed, Subscription
+from node.history import replay
+from node.interfaces import Change, Clock, Lagged, Store, TaskService
 from protocol import ErrorCode, PeerId, PeertaskError, Task, TaskFailed, TaskId, TaskRecord, TaskResult, parse_task_id
 
 
 class AwaitedTasks(TaskService):
-    """What programs ask of the map, beside what gateways do; `TaskManager` is it, and has the parts."""
+    """What those ask of the map who wait for a task, or watch it; `TaskManager` is it, and has the parts."""
 
     _clock: Clock
     _feed: Feed
@@ -93,6 +96,44 @@ class AwaitedTasks(TaskService):
             self._feed.unlisten_to(task_id, saved.take)
         if saved.record is not None and saved.record.failure is not None and self._records.get(task_id) is None:
             raise TaskFailed(saved.record.failure)
+
+    @asynccontextmanager
+    async def watch(
+        self, task_id: TaskId | None = None, after_seq: int = 0
+    ) -> AsyncIterator[AsyncIterator[Change | Lagged]]:
+        """Watch the facts of one task or of all; see `TaskService.watch`."""
+        with self._feed.subscribe(task_id) as subscription:
+            if task_id is None:
+                yield subscription
+                return
+            record = self.find_task(task_id)
+            if task_id in self._unsaved:
+                self._store.hurry()
+            elif record is None:
+                self.get_task(task_id)
+            async with aclosing(self._watch_one(record, after_seq, subscription)) as changes:
+                yield changes
+
+    async def _watch_one(
+        self, record: TaskRecord | None, after_seq: int, news: Subscription
+    ) -> AsyncGenerator[Change | Lagged]:
+        last = after_seq
+        for earlier in await self._replay(record, after_seq) if record is not None else ():
+            yield earlier
+            last = earlier.record.seq if isinstance(earlier, Change) else last
+        if record is not None and record.terminal:
+            return
+        async for change in news:
+            if isinstance(change, Lagged):
+                yield change
+            elif change.record.seq > last:
+                yield change
+                if change.record.terminal:
+                    return
+
+    async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:
+        async with aclosing(self._store.facts(record.id)) as kept:
+            return replay(record, [fact async for fact in kept], after_seq)
 
 
 class _Waiter:

@@ -8,7 +8,7 @@ could undo. With the memory store "saved" is at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -25,9 +25,9 @@ from node.coordination.families import Families
 from node.coordination.quotas import Usage
 from node.coordination.repetitions import Repetitions
 from node.coordination.restoring import restored_history
-from node.feed import Feed, Subscription
-from node.history import replay, retell
-from node.interfaces import Change, Clock, GraphTask, Lagged, Store, TaskFilter
+from node.feed import Feed
+from node.history import retell
+from node.interfaces import Change, Clock, GraphTask, Store, TaskFilter
 from node.retention import Capacity, FinishedTasks
 from node.room import Room
 from protocol import (
@@ -330,44 +330,6 @@ class TaskManager(CheckpointedTasks, AwaitedTasks):
         if record.status in {TaskStatus.CLAIMED, TaskStatus.EXECUTING}:
             return self.apply(CancelRequested(task_id, now))
         return record
-
-    @asynccontextmanager
-    async def watch(
-        self, task_id: TaskId | None = None, after_seq: int = 0
-    ) -> AsyncIterator[AsyncIterator[Change | Lagged]]:
-        """Watch the facts of one task or of all; see `TaskService.watch`."""
-        with self._feed.subscribe(task_id) as subscription:
-            if task_id is None:
-                yield subscription
-                return
-            record = self.find_task(task_id)
-            if task_id in self._unsaved:
-                self._store.hurry()
-            elif record is None:
-                self.get_task(task_id)
-            async with aclosing(self._watch_one(record, after_seq, subscription)) as changes:
-                yield changes
-
-    async def _watch_one(
-        self, record: TaskRecord | None, after_seq: int, news: Subscription
-    ) -> AsyncGenerator[Change | Lagged]:
-        last = after_seq
-        for earlier in await self._replay(record, after_seq) if record is not None else ():
-            yield earlier
-            last = earlier.record.seq if isinstance(earlier, Change) else last
-        if record is not None and record.terminal:
-            return
-        async for change in news:
-            if isinstance(change, Lagged):
-                yield change
-            elif change.record.seq > last:
-                yield change
-                if change.record.terminal:
-                    return
-
-    async def _replay(self, record: TaskRecord, after_seq: int) -> list[Change | Lagged]:
-        async with aclosing(self._store.facts(record.id)) as kept:
-            return replay(record, [fact async for fact in kept], after_seq)
 
     # --- what the node itself asks -----------------------------------------------------------------------------------
 

@@ -10,12 +10,18 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 
 from node.background import open_background
 from node.net.session import Initiator, Pulse, Session
-from protocol import Frame, FrameDecoder, Hello, Limits, PeerAdvert, PeerId, encode_frame
+from protocol import Frame, FrameDecoder, Hello, Limits, PeerAdvert, PeerId, Result, Submit, TaskResult, encode_frame
 
 HERE = PeerId("12D3KooWHere")
 THERE = PeerId("12D3KooWThere")
 # A pipe without room: its writer waits, as it does for a peer that does not read.
 NO_ROOM = 0
+PULSE = Pulse(heartbeat_s=5.0, silence_s=15.0)
+
+
+def result_for(submit: Submit, text: str = "done") -> Result:
+    """The end of a task."""
+    return Result(task_id=submit.task_id, seq=2, result=TaskResult(submit.task_id, text, 1))
 
 
 class Pipe:

@@ -21,7 +21,6 @@ from node.testing import (
     MemoryHub,
     Return,
     ScriptedExecutor,
-    open_memory_hub,
 )
 from protocol import ErrorCode, PeerId, PeertaskError, TaskStatus
 from tests.node.memory_node import MemoryNode
@@ -30,13 +29,6 @@ LEASE_MS = 30_000
 # Some leases, and a time after which one that is not renewed has lapsed and has been found.
 LONG_S = 200.0
 LAPSED_S = 34.0
-
-
-@pytest.fixture
-async def hub() -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test."""
-    async with open_memory_hub() as hub:
-        yield hub
 
 
 @asynccontextmanager

@@ -22,19 +22,11 @@ from node.testing import (
     Return,
     ScriptedExecutor,
     Until,
-    open_memory_hub,
 )
 from protocol import Decline, ErrorCode, Offer, PeerAdvert, PeerId, PeertaskError, TaskId, TaskRecord, TaskStatus
 from tests.node.memory_node import MemoryNode
 
 OWNER = PeerId("owner")
-
-
-@pytest.fixture
-async def hub() -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test."""
-    async with open_memory_hub() as hub:
-        yield hub
 
 
 class Pulling:

@@ -17,16 +17,9 @@ from trio.testing import MockClock
 from node.coordination.receipts import RECEIPT_AFTER_MS, Notary, ReceiptMode
 from node.executors.receipts import request_receipt
 from node.interfaces import Execution, Executor, Output
-from node.testing import MemoryHub, open_memory_hub
+from node.testing import MemoryHub
 from protocol import ErrorCode, PeerId, PeertaskError, Receipt, TaskRecord, TaskResult, TaskStatus
 from tests.node.memory_node import MemoryNode
-
-
-@pytest.fixture
-async def hub() -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test."""
-    async with open_memory_hub() as hub:
-        yield hub
 
 
 class Slow(Executor):

@@ -8,16 +8,8 @@ import pytest
 
 from node.testing import (
     MemoryHub,
-    open_memory_hub,
 )
 from tests.node.remote.pairs import Pair, pair_on
-
-
-@pytest.fixture
-async def hub() -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test."""
-    async with open_memory_hub() as hub:
-        yield hub
 
 
 @pytest.fixture

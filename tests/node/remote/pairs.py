@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from node.interfaces import Change
 from node.testing import (
     MemoryHub,
+    MemoryNetwork,
     ScriptedExecutor,
 )
 from protocol import (
     ErrorCode,
+    Frame,
+    PeerId,
     TaskId,
     TaskRecord,
 )
@@ -80,3 +84,12 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(UNTIL_S):
         while not condition():
             await trio.sleep(0.001)
+
+
+async def say(speaker: MemoryNetwork, listener: PeerId, *frames: Frame) -> None:
+    """Let a peer say something to another, and wait until it has arrived."""
+    channel = speaker.channel(listener)
+    assert channel is not None
+    for frame in frames:
+        channel.send(frame)
+    await wait_all_tasks_blocked()

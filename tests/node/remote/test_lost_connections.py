@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from node.interfaces import Store
 from node.testing import (
     Delay,
     Hang,
@@ -169,18 +173,25 @@ async def test_a_requester_that_starts_again_gets_the_result_of_what_it_had_aske
             await check_recovery(pair, task_id)
 
 
+@asynccontextmanager
+async def asker_of_what_hangs(pair: Pair, store: Store) -> AsyncIterator[TaskId]:
+    """Let the pair have a requester with this store, whose task has begun at the worker and will not end by itself."""
+    pair.executor.then(Hang())
+    pair.ann = MemoryNode(pair.hub, "asker", store=store)
+    async with pair.ann.running():
+        await pair.ann.connect(pair.ben)
+        task_id = pair.submit()
+        await pair.executor.wait_until_begun(1)
+        yield task_id
+
+
 async def test_a_requester_that_crashed_while_it_cancelled_still_stops_the_worker(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:
     """For its requester the task is cancelled at the start; the worker, who has not heard of it, is told."""
     pair, store = Pair(hub, ScriptedExecutor()), HeldStore()
-    pair.executor.then(Hang())
-    pair.ann = MemoryNode(hub, "asker", store=store)
     async with pair.ben.running():
-        async with pair.ann.running():
-            await pair.ann.connect(pair.ben)
-            task_id = pair.submit()
-            await pair.executor.wait_until_begun(1)
+        async with asker_of_what_hangs(pair, store) as task_id:
             store.hold()
             hub.drop_next(pair.ann.peer_id, pair.ben.peer_id, Cancel)
             pair.ann.manager.cancel_task(task_id)
@@ -200,13 +211,8 @@ async def test_a_cancel_is_owed_however_often_the_requester_has_ended_since(
 ) -> None:
     """What its store tells is enough: the worker is told when it is connected, whether anything was told before."""
     pair, store = Pair(hub, ScriptedExecutor()), HeldStore()
-    pair.executor.then(Hang())
-    pair.ann = MemoryNode(hub, "asker", store=store)
     async with pair.ben.running():
-        async with pair.ann.running():
-            await pair.ann.connect(pair.ben)
-            task_id = pair.submit()
-            await pair.executor.wait_until_begun(1)
+        async with asker_of_what_hangs(pair, store) as task_id:
             hub.drop_next(pair.ann.peer_id, pair.ben.peer_id, Cancel)
             pair.ann.manager.cancel_task(task_id)
             if crashed:

@@ -34,7 +34,7 @@ from protocol import (
     TaskResult,
 )
 from tests.node.memory_node import MemoryNode
-from tests.node.remote.pairs import code_of, until
+from tests.node.remote.pairs import code_of, say, until
 
 
 class Delegated(FakeExecution, Delegation):
@@ -87,11 +87,7 @@ class Asking:
 
     async def answer(self, *frames: Frame) -> None:
         """Let the peer say something, and wait until it has arrived."""
-        channel = self.peer.channel(self.network.peer_id)
-        assert channel is not None
-        for frame in frames:
-            channel.send(frame)
-        await wait_all_tasks_blocked()
+        await say(self.peer, self.network.peer_id, *frames)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from protocol import (
     TaskStatus,
 )
 from tests.node.memory_node import MemoryNode
-from tests.node.remote.pairs import code_of
+from tests.node.remote.pairs import code_of, say
 
 Facts = list[tuple[type[object], ...]]
 
@@ -88,11 +88,7 @@ class Asked:
 
     async def answer(self, *frames: Frame) -> None:
         """Let the peer say something, and wait until it has arrived."""
-        channel = self.peer.channel(self.ann.peer_id)
-        assert channel is not None
-        for frame in frames:
-            channel.send(frame)
-        await wait_all_tasks_blocked()
+        await say(self.peer, self.ann.peer_id, *frames)
 
 
 @pytest.fixture

@@ -43,13 +43,6 @@ async def pair_of_networks() -> AsyncIterator[tuple[MemoryNetwork, MemoryNetwork
 
 
 @pytest.fixture
-async def hub() -> AsyncIterator[MemoryHub]:
-    """What lies between the nodes of a test."""
-    async with open_memory_hub() as hub:
-        yield hub
-
-
-@pytest.fixture
 async def ann(hub: MemoryHub) -> AsyncIterator[Side]:
     """One node, which runs."""
     async with (side := Side(MemoryNetwork(hub, "ann"))).running():

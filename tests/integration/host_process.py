@@ -17,6 +17,7 @@ from libp2p.network.stream.exceptions import StreamError
 
 from node.net.host import HostConfig, open_host
 from tests.integration.foreign_peers import ECHO
+from tests.integration.held_resources import open_files, running_tasks
 
 READ_BYTES = 65_536
 
@@ -35,22 +36,6 @@ def resident_bytes() -> int:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def open_files() -> int:
-    """Open file descriptors of this process."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def running_tasks() -> int:
-    """Tasks of the whole program."""
-    number, waiting = 0, [trio.lowlevel.current_root_task()]
-    while waiting:
-        task = waiting.pop()
-        if task is not None:
-            number += 1
-            waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return number
 
 
 def say(**fields: object) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trio
@@ -18,6 +17,7 @@ from node.net.network import PeerNetwork
 from node.testing import make_task
 from node.testing.network_sides import Side, connect
 from protocol import PeertaskError, Submit
+from tests.integration.held_resources import open_files, running_tasks
 from tests.integration.hosts import becomes_true
 from tests.integration.network.sessions import exchange
 from tests.integration.networks import SHORT_PULSE, side
@@ -106,19 +106,3 @@ async def test_a_frozen_peer_is_found_and_found_again_when_it_goes_on() -> None:
                     await one.wait_until(lambda: len(one.network.channels()) == 1)
                 finally:
                     process.kill()
-
-
-def running_tasks() -> int:
-    """Tasks of the whole program."""
-    number, waiting = 0, [trio.lowlevel.current_root_task()]
-    while waiting:
-        task = waiting.pop()
-        if task is not None:
-            number += 1
-            waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return number
-
-
-def open_files() -> int:
-    """Open file descriptors of this process."""
-    return len(list(Path("/proc/self/fd").iterdir()))

@@ -8,10 +8,11 @@ from typing import Any
 
 import trio
 
-from node.interfaces import Change, Execution, Executor, Output
+from node.interfaces import Change, Execution, Executor, Output, Store
 from node.testing import (
     MemoryHub,
     ScriptedExecutor,
+    open_memory_hub,
 )
 from protocol import (
     ErrorCode,
@@ -64,6 +65,13 @@ async def scene_of(hub: MemoryHub, executor: ScriptedExecutor | None = None, **o
     scene = Scene(MemoryNode(hub, "node", [executor], **options), executor)
     async with scene.node.running():
         yield scene
+
+
+@asynccontextmanager
+async def started_again(store: Store) -> AsyncIterator[Scene]:
+    """A scene that goes on with what another has saved, on another hub: nobody there knows the former one."""
+    async with open_memory_hub() as hub, scene_of(hub, store=store) as again:
+        yield again
 
 
 def failure_of(record: TaskRecord) -> tuple[TaskStatus, ErrorCode | None, str]:

@@ -17,7 +17,6 @@ from node.testing import (
     Return,
     ScriptedExecutor,
     Until,
-    open_memory_hub,
 )
 from protocol import (
     Claimed,
@@ -33,8 +32,11 @@ from protocol import (
     TaskId,
     TaskStatus,
 )
-from tests.node.dispatcher.scenes import Scene, scene_of
+from tests.node.dispatcher.scenes import Scene, scene_of, started_again
 from tests.node.memory_node import MemoryNode
+
+# What a store says of a task that another program has.
+TAKEN = PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT)
 
 
 @asynccontextmanager
@@ -111,7 +113,7 @@ async def test_a_task_that_had_begun_when_a_crash_took_it_back_is_done_when_it_i
         task = scene.node.manager.latest(scene.submit()).task
         await scene.executor.wait_until_ended(1)
         store.lose()
-    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+    async with started_again(store) as again:
         assert again.node.manager.list_tasks() == []
         again.node.manager.submit(task, requester=PeerId(task.sender), target=PeerId(task.sender))
         assert (await again.node.wait(task.id)).status is TaskStatus.COMPLETE
@@ -183,14 +185,13 @@ async def test_an_attempt_at_a_task_that_the_store_gives_up_is_dropped(
     autojump_clock: MockClock, hub: MemoryHub
 ) -> None:
     """What another program has taken is not carried out here any more, and its slot is free."""
-    taken = PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT)
     async with slow_scene(hub) as (scene, store):
         scene.executor.then(Hang())
         task_id = scene.submit()
         store.commit()
         await wait_all_tasks_blocked()
         assert scene.node.dispatcher.executing == 1
-        store.refuse(taken)
+        store.refuse(TAKEN)
         await wait_all_tasks_blocked()
         assert scene.node.dispatcher.executing == 0
         assert scene.facts(task_id) == [Submitted, Failed]
@@ -207,7 +208,7 @@ async def test_a_node_may_stop_while_an_attempt_at_a_task_that_was_given_up_ends
         scene.submit()
         store.commit()
         await wait_all_tasks_blocked()
-        store.refuse(PeertaskError("another process has changed the task", code=ErrorCode.CONFLICT))
+        store.refuse(TAKEN)
     assert scene.node.manager.list_tasks() == []
 
 
@@ -228,7 +229,7 @@ async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
 ) -> None:
     """What was under way when the node crashed runs once more, and once only, however long the disk takes."""
     store, task_id = await crashed_with_a_task(hub)
-    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+    async with started_again(store) as again:
         gate = trio.Event()
         again.executor.then((Until(gate), Return("done")))
         await wait_all_tasks_blocked()
@@ -245,7 +246,7 @@ async def test_a_task_that_is_given_up_at_a_start_is_planned_once_that_is_saved(
 async def test_a_cancel_may_come_before_a_node_has_begun_to_go_on(autojump_clock: MockClock, hub: MemoryHub) -> None:
     """A task that was under way when the node crashed is cancelled, and the loop goes on."""
     store, task_id = await crashed_with_a_task(hub)
-    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+    async with started_again(store) as again:
         again.node.manager.cancel_task(task_id)
         await commit_all(store)
         assert again.record(task_id).status is TaskStatus.CANCELLED

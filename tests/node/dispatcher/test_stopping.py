@@ -14,7 +14,6 @@ from node.testing import (
     HeldStore,
     MemoryHub,
     ScriptedExecutor,
-    open_memory_hub,
 )
 from protocol import (
     ErrorCode,
@@ -22,7 +21,7 @@ from protocol import (
     Released,
     TaskStatus,
 )
-from tests.node.dispatcher.scenes import Scene, scene_of
+from tests.node.dispatcher.scenes import Scene, scene_of, started_again
 
 
 async def test_a_node_that_stops_gives_back_what_runs(autojump_clock: MockClock, hub: MemoryHub) -> None:
@@ -38,7 +37,7 @@ async def test_a_node_that_stops_gives_back_what_runs(autojump_clock: MockClock,
     assert [scene.record(task_id).status for task_id in tasks[1:]] == [TaskStatus.PENDING] * 3
     released = [change.fact for change in scene.told if isinstance(change.fact, Released)]
     assert [fact.reason for fact in released] == [ErrorCode.DRAINING]
-    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+    async with started_again(store) as again:
         for task_id in tasks[1:]:
             record = await again.node.wait(task_id)
             assert (record.status, record.failures, record.lost_leases) == (TaskStatus.COMPLETE, 0, 0)
@@ -58,7 +57,7 @@ async def test_a_node_that_crashed_goes_on_where_it_was(autojump_clock: MockCloc
         waiting = scene.submit("waiting")
         store.commit(len(store.held))
         store.lose()
-    async with open_memory_hub() as another_hub, scene_of(another_hub, store=store) as again:
+    async with started_again(store) as again:
         ends = {name: await again.node.wait(task_id) for name, task_id in (("e", executing), ("s", stopping))}
         assert (ends["e"].status, ends["e"].attempt, ends["e"].lost_leases) == (TaskStatus.COMPLETE, 2, 1)
         assert ends["s"].status is TaskStatus.CANCELLED
